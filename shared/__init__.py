@@ -1,0 +1,1 @@
+"""Switchyard without its edges: the pure core, the ports, the adapters and the use cases."""

@@ -1,0 +1,80 @@
+"""What is written down about a request: who asked, every attempt with its tokens, cost and outcome, and the decision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from shared.core.chat import Operation, Usage
+
+SUCCEEDED: Final = "succeeded"
+"""The outcome of what worked; every other outcome is a `FailureKind` value (attempts) or an error code (requests)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls and who pays. ``key_id`` is public (it appears in usage), never the key itself.
+
+    ``models`` are the model names this key may ask for; None is all.
+    """
+
+    key_id: str
+    project: str
+    admin: bool = False
+    name: str = ""
+    models: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """One call to one deployment, numbered from 1 within its request.
+
+    ``started_at`` is seconds since the epoch, durations are milliseconds. ``usage`` None means the provider charged nothing or
+    nothing is known; ``cost`` is integer nano-USD, None when the price or the usage is not known. ``exact`` is False when the
+    amounts are an underestimate: a cut stream, a dead client, a provider that never reported.
+    """
+
+    number: int
+    deployment: str
+    model: str
+    provider: str
+    started_at: float
+    duration_ms: float
+    outcome: str
+    region: str | None = None
+    status: int | None = None
+    first_content_ms: float | None = None
+    usage: Usage | None = None
+    cost: int | None = None
+    exact: bool = True
+    response_model: str | None = None
+    provider_request_id: str | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """One request with all its attempts. ``cost`` is the sum over billed attempts; None when one of them is unknown.
+
+    ``trace`` is the decision as plain JSON values: the inputs `shared.core.router.replay` needs, and the route it gave.
+    """
+
+    request_id: str
+    key_id: str
+    project: str
+    operation: Operation
+    original_model: str
+    task: str
+    stream: bool
+    started_at: float
+    duration_ms: float
+    outcome: str
+    attempts: tuple[AttemptRecord, ...] = ()
+    model: str | None = None
+    deployment: str | None = None
+    first_content_ms: float | None = None
+    cost: int | None = None
+    exact: bool = True
+    simulated: bool = False
+    trace: Mapping[str, Any] = field(default_factory=dict)
