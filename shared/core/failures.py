@@ -85,66 +85,30 @@ class Rule:
 
 
 RULES: Final[dict[FailureKind, Rule]] = {
-    FailureKind.RATE_LIMITED: Rule(
-        Remedy.FALL_BACK, Skip.NOTHING, BreakerEffect.COOL_DOWN, Billing.VOID, again=True
-    ),
-    FailureKind.OVERLOADED: Rule(
-        Remedy.FALL_BACK, Skip.NOTHING, BreakerEffect.FAILURE, Billing.VOID, again=True
-    ),
-    FailureKind.SERVER_ERROR: Rule(
-        Remedy.FALL_BACK, Skip.NOTHING, BreakerEffect.FAILURE, Billing.VOID, again=True
-    ),
-    FailureKind.TIMEOUT: Rule(
-        Remedy.FALL_BACK, Skip.NOTHING, BreakerEffect.FAILURE, Billing.UNKNOWN, again=True
-    ),
+    FailureKind.RATE_LIMITED: Rule(Remedy.FALL_BACK, Skip.NOTHING, BreakerEffect.COOL_DOWN, Billing.VOID, again=True),
+    FailureKind.OVERLOADED: Rule(Remedy.FALL_BACK, Skip.NOTHING, BreakerEffect.FAILURE, Billing.VOID, again=True),
+    FailureKind.SERVER_ERROR: Rule(Remedy.FALL_BACK, Skip.NOTHING, BreakerEffect.FAILURE, Billing.VOID, again=True),
+    FailureKind.TIMEOUT: Rule(Remedy.FALL_BACK, Skip.NOTHING, BreakerEffect.FAILURE, Billing.UNKNOWN, again=True),
     FailureKind.CONNECTION: Rule(  # never sent: name not resolved, refused, no route
         Remedy.FALL_BACK, Skip.NOTHING, BreakerEffect.FAILURE, Billing.VOID, again=True
     ),
     FailureKind.DISCONNECTED: Rule(  # sent, then the connection was lost before any content
         Remedy.FALL_BACK, Skip.NOTHING, BreakerEffect.FAILURE, Billing.UNKNOWN, again=True
     ),
-    FailureKind.TLS: Rule(
-        Remedy.FALL_BACK, Skip.DEPLOYMENT, BreakerEffect.FAILURE, Billing.VOID
-    ),
-    FailureKind.BAD_RESPONSE: Rule(
-        Remedy.FALL_BACK, Skip.NOTHING, BreakerEffect.FAILURE, Billing.UNKNOWN, again=True
-    ),
-    FailureKind.EMPTY_RESPONSE: Rule(
-        Remedy.RETRY, Skip.NOTHING, BreakerEffect.FAILURE, Billing.UNKNOWN, again=True
-    ),
-    FailureKind.RESPONSE_TOO_LARGE: Rule(
-        Remedy.FALL_BACK, Skip.DEPLOYMENT, BreakerEffect.NONE, Billing.UNKNOWN
-    ),
-    FailureKind.INTERRUPTED: Rule(
-        Remedy.GIVE_UP, Skip.NOTHING, BreakerEffect.FAILURE, Billing.UNKNOWN
-    ),
-    FailureKind.INVALID_REQUEST: Rule(
-        Remedy.FALL_BACK, Skip.MODEL, BreakerEffect.NONE, Billing.VOID
-    ),
-    FailureKind.CONTEXT_LENGTH: Rule(
-        Remedy.FALL_BACK, Skip.SMALLER_CONTEXT, BreakerEffect.NONE, Billing.VOID
-    ),
-    FailureKind.CONTENT_FILTER: Rule(
-        Remedy.FALL_BACK, Skip.PROVIDER, BreakerEffect.NONE, Billing.UNKNOWN
-    ),
-    FailureKind.UNAUTHORIZED: Rule(
-        Remedy.FALL_BACK, Skip.PROVIDER, BreakerEffect.DISABLE, Billing.VOID
-    ),
-    FailureKind.QUOTA_EXHAUSTED: Rule(
-        Remedy.FALL_BACK, Skip.PROVIDER, BreakerEffect.COOL_DOWN, Billing.VOID
-    ),
-    FailureKind.DEPLOYMENT_NOT_FOUND: Rule(
-        Remedy.FALL_BACK, Skip.DEPLOYMENT, BreakerEffect.DISABLE, Billing.VOID
-    ),
-    FailureKind.GONE: Rule(
-        Remedy.FALL_BACK, Skip.PROVIDER, BreakerEffect.DISABLE, Billing.VOID
-    ),
-    FailureKind.NOT_ADMITTED: Rule(
-        Remedy.FALL_BACK, Skip.NOTHING, BreakerEffect.NONE, Billing.VOID, again=True
-    ),
-    FailureKind.CANCELLED: Rule(
-        Remedy.GIVE_UP, Skip.NOTHING, BreakerEffect.NONE, Billing.UNKNOWN
-    ),
+    FailureKind.TLS: Rule(Remedy.FALL_BACK, Skip.DEPLOYMENT, BreakerEffect.FAILURE, Billing.VOID),
+    FailureKind.BAD_RESPONSE: Rule(Remedy.FALL_BACK, Skip.NOTHING, BreakerEffect.FAILURE, Billing.UNKNOWN, again=True),
+    FailureKind.EMPTY_RESPONSE: Rule(Remedy.RETRY, Skip.NOTHING, BreakerEffect.FAILURE, Billing.UNKNOWN, again=True),
+    FailureKind.RESPONSE_TOO_LARGE: Rule(Remedy.FALL_BACK, Skip.DEPLOYMENT, BreakerEffect.NONE, Billing.UNKNOWN),
+    FailureKind.INTERRUPTED: Rule(Remedy.GIVE_UP, Skip.NOTHING, BreakerEffect.FAILURE, Billing.UNKNOWN),
+    FailureKind.INVALID_REQUEST: Rule(Remedy.FALL_BACK, Skip.MODEL, BreakerEffect.NONE, Billing.VOID),
+    FailureKind.CONTEXT_LENGTH: Rule(Remedy.FALL_BACK, Skip.SMALLER_CONTEXT, BreakerEffect.NONE, Billing.VOID),
+    FailureKind.CONTENT_FILTER: Rule(Remedy.FALL_BACK, Skip.PROVIDER, BreakerEffect.NONE, Billing.UNKNOWN),
+    FailureKind.UNAUTHORIZED: Rule(Remedy.FALL_BACK, Skip.PROVIDER, BreakerEffect.DISABLE, Billing.VOID),
+    FailureKind.QUOTA_EXHAUSTED: Rule(Remedy.FALL_BACK, Skip.PROVIDER, BreakerEffect.COOL_DOWN, Billing.VOID),
+    FailureKind.DEPLOYMENT_NOT_FOUND: Rule(Remedy.FALL_BACK, Skip.DEPLOYMENT, BreakerEffect.DISABLE, Billing.VOID),
+    FailureKind.GONE: Rule(Remedy.FALL_BACK, Skip.PROVIDER, BreakerEffect.DISABLE, Billing.VOID),
+    FailureKind.NOT_ADMITTED: Rule(Remedy.FALL_BACK, Skip.NOTHING, BreakerEffect.NONE, Billing.VOID, again=True),
+    FailureKind.CANCELLED: Rule(Remedy.GIVE_UP, Skip.NOTHING, BreakerEffect.NONE, Billing.UNKNOWN),
 }
 
 
@@ -166,7 +130,5 @@ class Failed:
     provider_request_id: str | None = None
 
 
-CALLERS_FAULT: Final = frozenset(
-    {FailureKind.INVALID_REQUEST, FailureKind.CONTEXT_LENGTH, FailureKind.CONTENT_FILTER}
-)
+CALLERS_FAULT: Final = frozenset({FailureKind.INVALID_REQUEST, FailureKind.CONTEXT_LENGTH, FailureKind.CONTENT_FILTER})
 """Kinds that reach the caller as 400 with the provider's code, once no allowed candidate can take the request."""

@@ -1,0 +1,167 @@
+"""A circuit breaker as a frozen value with pure transitions.
+
+``CLOSED`` lets calls pass. Failures open it: three in a row, or half of at least ten among the last twenty. ``OPEN`` refuses
+until the cooldown ends, which doubles with each opening in a row; then ``HALF_OPEN`` lets one probe through at a time, under a
+lease, so that a prober that dies can't hold it half open. A provider that asks for a pause (429 with Retry-After) is obeyed for
+exactly that long and then closes by itself: it did not break. Which failure means what is `shared.core.failures.RULES`.
+
+Time is an argument everywhere: seconds of one monotonic clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+
+from shared.core.failures import RULES, BreakerEffect, FailureKind
+from shared.core.health import BreakerState
+
+FOREVER: Final = 1e9
+"""Seconds: longer than any process lives, and still a number in JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerPolicy:
+    """When it opens and for how long (seconds)."""
+
+    consecutive: int = 3
+    window: int = 20
+    min_calls: int = 10
+    failure_share: float = 0.5
+    cooldown: float = 5.0
+    max_cooldown: float = 15.0
+    throttle_pause: float = 2.0
+    max_pause: float = 86_400.0
+    disabled_pause: float = 300.0
+    lease: float = 60.0
+
+
+DEFAULT_POLICY: Final = BreakerPolicy()
+
+
+class Admission(StrEnum):
+    """What `admit` says: pass, pass as the one probe, or don't."""
+
+    PASS = "pass"  # noqa: S105  (not a password)
+    PROBE = "probe"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """One deployment's breaker. ``outcomes`` are the latest calls, newest last, True for a failure."""
+
+    state: BreakerState = BreakerState.CLOSED
+    outcomes: tuple[bool, ...] = ()
+    opened_at: float = 0.0
+    open_until: float = 0.0
+    openings: int = 0
+    cooling: bool = False
+    lease_until: float = 0.0
+    disabled: str | None = None
+
+
+NEW: Final = Breaker()
+
+
+def admits_in(breaker: Breaker, now: float) -> float:
+    """Return the seconds until it would let a call through; 0 when it would now."""
+    if breaker.state is BreakerState.CLOSED:
+        return 0.0
+    until = breaker.lease_until if breaker.state is BreakerState.HALF_OPEN else breaker.open_until
+    return max(0.0, until - now)
+
+
+def admit(breaker: Breaker, now: float, policy: BreakerPolicy = DEFAULT_POLICY) -> tuple[Breaker, Admission]:
+    """Ask to call. A probe takes the lease with it: the caller must report success, failure or `release`."""
+    if breaker.state is BreakerState.CLOSED:
+        return breaker, Admission.PASS
+    if admits_in(breaker, now) > 0:
+        return breaker, Admission.REFUSE
+    if breaker.cooling:
+        return replace(breaker, state=BreakerState.CLOSED, cooling=False, outcomes=()), Admission.PASS
+    return replace(breaker, state=BreakerState.HALF_OPEN, lease_until=now + policy.lease), Admission.PROBE
+
+
+def succeeded(breaker: Breaker, *, started_at: float, policy: BreakerPolicy = DEFAULT_POLICY) -> Breaker:
+    """Record a success of a call that started then. One that started before the breaker opened proves nothing about now."""
+    if breaker.state is BreakerState.CLOSED:
+        # The usual case, on every request: nothing to forget, nothing to change.
+        if not any(breaker.outcomes):
+            return breaker if breaker.openings == 0 and not breaker.outcomes else Breaker()
+        return replace(breaker, outcomes=_push(breaker.outcomes, failed=False, policy=policy))
+    if breaker.cooling or started_at < breaker.opened_at:
+        return breaker
+    return Breaker()
+
+
+def failed(
+    breaker: Breaker,
+    kind: FailureKind,
+    *,
+    now: float,
+    retry_after: float | None = None,
+    policy: BreakerPolicy = DEFAULT_POLICY,
+) -> Breaker:
+    """Record a failure of that kind."""
+    effect = RULES[kind].breaker
+    match effect:
+        case BreakerEffect.NONE:
+            return release(breaker)
+        case BreakerEffect.COOL_DOWN:
+            return _cool_down(breaker, now, retry_after, policy)
+        case BreakerEffect.DISABLE:
+            pause = FOREVER if kind is FailureKind.GONE else policy.disabled_pause
+            return _open(replace(breaker, disabled=str(kind)), now, pause)
+        case BreakerEffect.FAILURE:
+            return _failure(breaker, now, retry_after, policy)
+
+
+def release(breaker: Breaker) -> Breaker:
+    """Give a probe's lease back without a verdict: the call was cancelled, or failed through no fault of the deployment."""
+    return replace(breaker, lease_until=0.0) if breaker.state is BreakerState.HALF_OPEN else breaker
+
+
+def _failure(breaker: Breaker, now: float, retry_after: float | None, policy: BreakerPolicy) -> Breaker:
+    pushed = replace(breaker, outcomes=_push(breaker.outcomes, failed=True, policy=policy))
+    if breaker.state is BreakerState.OPEN:
+        return pushed  # a straggler from before it opened
+    if breaker.state is BreakerState.CLOSED and not _trips(pushed.outcomes, policy):
+        return pushed
+    pause = min(policy.max_cooldown, policy.cooldown * 2**breaker.openings)
+    if retry_after is not None:
+        pause = max(pause, min(retry_after, policy.max_pause))
+    return _open(pushed, now, pause)
+
+
+def _cool_down(breaker: Breaker, now: float, retry_after: float | None, policy: BreakerPolicy) -> Breaker:
+    pause = policy.throttle_pause if retry_after is None else min(max(retry_after, 0.0), policy.max_pause)
+    if breaker.state is BreakerState.CLOSED or breaker.cooling:
+        until = max(breaker.open_until if breaker.cooling else 0.0, now + pause)  # a pause is never shortened
+        return replace(breaker, state=BreakerState.OPEN, cooling=True, opened_at=now, open_until=until)
+    # Already open, or its probe was throttled: it answers, so only the pause is left to wait for.
+    until = max(breaker.open_until, now + pause)
+    return replace(breaker, state=BreakerState.OPEN, opened_at=now, open_until=until, lease_until=0.0)
+
+
+def _open(breaker: Breaker, now: float, pause: float) -> Breaker:
+    return replace(
+        breaker,
+        state=BreakerState.OPEN,
+        cooling=False,
+        opened_at=now,
+        open_until=max(breaker.open_until, now + pause),
+        openings=breaker.openings + 1,
+        lease_until=0.0,
+    )
+
+
+def _push(outcomes: tuple[bool, ...], *, failed: bool, policy: BreakerPolicy) -> tuple[bool, ...]:
+    return (*outcomes, failed)[-policy.window :]
+
+
+def _trips(outcomes: tuple[bool, ...], policy: BreakerPolicy) -> bool:
+    if len(outcomes) >= policy.consecutive and all(outcomes[-policy.consecutive :]):
+        return True
+    return len(outcomes) >= policy.min_calls and sum(outcomes) >= policy.failure_share * len(outcomes)
