@@ -121,9 +121,10 @@ class InferenceRequest:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one attempt, as inclusive totals (OpenTelemetry's way): cache reads and writes are part of ``input_tokens``,
-    reasoning is part of ``output_tokens``. ``service_tier`` is the tier the provider says it billed.
+    """Tokens of one attempt, as inclusive totals, which is OpenTelemetry's way.
 
+    Cache reads and writes are part of ``input_tokens``, reasoning is part of ``output_tokens``. ``service_tier`` is the tier the
+    provider says it billed.
     ``exact`` is False when the provider never reported and the numbers are what was seen going by: an underestimate.
     """
 

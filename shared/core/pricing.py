@@ -59,8 +59,7 @@ def worst_case(price: Price, *, input_tokens: int, output_tokens: int, n: int = 
     reachable = [price.rates, *price.service_tiers.values()]
     reachable += [tier.rates for tier in price.tiers if input_tokens > tier.above_input_tokens]
     return max(
-        _rounded_up(rates, **_dearest(rates, input_tokens=input_tokens, output_tokens=output_tokens * n))
-        for rates in reachable
+        _rounded_up(rates, **_dearest(rates, input_tokens=input_tokens, output_tokens=output_tokens * n)) for rates in reachable
     )
 
 
@@ -117,9 +116,7 @@ def _dearest(rates: Rates, *, input_tokens: int, output_tokens: int) -> dict[str
     }
 
 
-def _rounded_up(  # noqa: PLR0913  (five kinds of tokens are what providers price)
-    rates: Rates, *, plain_input: int, cached: int, written: int, plain_output: int, reasoning: int
-) -> int:
+def _rounded_up(rates: Rates, *, plain_input: int, cached: int, written: int, plain_output: int, reasoning: int) -> int:
     units = (
         plain_input * _scaled(rates.input)
         + cached * _scaled(rates.input if rates.cache_read is None else rates.cache_read)

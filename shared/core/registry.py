@@ -135,8 +135,10 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """USD per million tokens. None means the kind is not priced apart: cache reads and writes then cost as input,
-    reasoning as output. ``request`` is USD per call."""
+    """USD per million tokens, and ``request`` in USD per call.
+
+    None means the kind is not priced apart: cache reads and writes then cost as input, reasoning as output.
+    """
 
     input: Decimal
     output: Decimal = Decimal(0)
