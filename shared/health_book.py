@@ -1,7 +1,7 @@
 """What this instance has learnt about its deployments: breakers, success rates, latencies. One per process.
 
-The transitions are pure (`shared.core.breaker`); this holds the current values and hands out immutable snapshots. Nothing loops:
-it learns from the calls that are made.
+The transitions are pure (`shared.core.breaker`); this holds the current values and hands out immutable snapshots. Nothing
+loops: it learns from the calls that are made.
 """
 
 from __future__ import annotations

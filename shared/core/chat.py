@@ -124,7 +124,8 @@ class Usage:
     """Tokens of one attempt, as inclusive totals, which is OpenTelemetry's way.
 
     Cache reads and writes are part of ``input_tokens``, reasoning is part of ``output_tokens``. ``service_tier`` is the
-    tier the provider says it billed. ``exact`` is False when the provider never reported and the numbers are what was seen going by: an underestimate.
+    tier the provider says it billed. ``exact`` is False when the provider never reported and the numbers are what was seen
+    going by: an underestimate.
     """
 
     input_tokens: int

@@ -5,8 +5,8 @@
     step = flow.send(Succeeded(at) | AttemptFailed(at, failed) | Waited(at))
     …                                      # StopIteration.value is the Outcome
 
-Time reaches it only inside events (``at``: seconds since the chain began), so it needs no clock and replays exactly: the asyncio
-driver, a durable orchestrator and a test that sends events by hand all see the same attempts for the same script.
+Time reaches it only inside events (``at``: seconds since the chain began), so it needs no clock and replays exactly: the
+asyncio driver, a durable orchestrator and a test that sends events by hand all see the same attempts for the same script.
 
 The order in which candidates are asked: those never asked whose breaker admits calls, as the route lists them; then those whose
 breaker failures opened (a last resort beats an error); then, waiting if that is short, whichever is ready soonest: a candidate
@@ -84,7 +84,10 @@ class Ended(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a chain ended: who answered, or every failure in order. ``retry_after`` (seconds) is when trying again makes sense."""
+    """How a chain ended: who answered, or every failure in order.
+
+    ``retry_after`` (seconds) is when trying again makes sense, None when that is not known.
+    """
 
     ended: Ended
     candidate: Candidate | None = None
@@ -117,6 +120,7 @@ class _Chain:
     attempts: int = 0
     spent: int = 0
     waited: float = 0.0
+    capped: bool = False
     failures: list[Failed] = field(default_factory=list)
 
     def choose(self) -> _Entry | None:
@@ -140,6 +144,9 @@ class _Chain:
         if failed.kind is FailureKind.NOT_ADMITTED:
             self._postpone(entry, failed)
             return None
+        self.attempts += 1
+        entry.tries += 1
+        entry.at_once = False
         self.failures.append(failed)
         self.spent += event.billed if event.billed is not None else entry.candidate.worst_cost or 0
         if rule.remedy is Remedy.GIVE_UP or self._filtered_for_good(failed):
@@ -175,6 +182,25 @@ class _Chain:
         worst = entry.candidate.worst_cost
         return worst is None or self.spent + worst > self.cost_cap
 
+    def leave_out(self, entry: _Entry) -> None:
+        """Drop a candidate that could pass the cost cap."""
+        self.entries.remove(entry)
+        self.capped = True
+
+    def pause_before(self, entry: _Entry) -> float:
+        """Return how long to wait before this candidate may be asked; 0 for one that is asked regardless of its breaker."""
+        regardless = entry.at_once or (entry.tries == 0 and entry.last_resort)
+        return 0.0 if regardless else max(0.0, entry.ready_at - self.now)
+
+    def bound(self, pause: float) -> Ended | None:
+        """Say which bound of the chain the next step would break, if any."""
+        if self.now >= self.policy.deadline:
+            return Ended.DEADLINE
+        if self.attempts >= self.policy.max_attempts:
+            return Ended.ATTEMPT_CAP
+        too_long = self.waited + pause > self.policy.max_wait or self.now + pause >= self.policy.deadline
+        return Ended.TOO_LONG_A_WAIT if pause > 0 and too_long else None
+
     def end(self, ended: Ended) -> Outcome:
         """Sum up."""
         waits = [entry.ready_at - self.now for entry in self.entries if entry.ready_at > self.now]
@@ -194,46 +220,30 @@ def failover(
     """
     entries = [_Entry(c, place, c.not_before, c.last_resort) for place, c in enumerate(route.candidates)]
     chain = _Chain(policy, entries, jitter, cost_cap)
-    capped = False
     while (entry := chain.choose()) is not None:
         if chain.over_cost(entry):
-            chain.entries.remove(entry)
-            capped = True
+            chain.leave_out(entry)
             continue
-        stop = _bound(chain)
+        pause = chain.pause_before(entry)
+        stop = chain.bound(pause)
         if stop is not None:
             return chain.end(stop)
-        pause = 0.0 if entry.at_once or (entry.tries == 0 and entry.last_resort) else entry.ready_at - chain.now
         if pause > 0:
-            if chain.waited + pause > policy.max_wait or chain.now + pause >= policy.deadline:
-                return chain.end(Ended.TOO_LONG_A_WAIT)
             event = yield Wait(pause)
             chain.waited += pause
             chain.now = event.at
             continue
         event = yield Attempt(entry.candidate, chain.attempts + 1, policy.deadline - chain.now, forced=entry.last_resort)
         chain.now = event.at
-        match event:
-            case Succeeded():
-                return Outcome(Ended.ANSWERED, entry.candidate, chain.attempts + 1, tuple(chain.failures))
-            case AttemptFailed():
-                if event.failed.kind is not FailureKind.NOT_ADMITTED:
-                    chain.attempts += 1
-                    entry.tries += 1
-                    entry.at_once = False
-                stop = chain.learn(entry, event)
-                if stop is not None:
-                    return chain.end(stop)
-            case Waited():
-                message = "an attempt was answered with Waited"
-                raise TypeError(message)
-    return chain.end(Ended.COST_CAP if capped else Ended.NOBODY_LEFT)
-
-
-def _bound(chain: _Chain) -> Ended | None:
-    if chain.now >= chain.policy.deadline:
-        return Ended.DEADLINE
-    return Ended.ATTEMPT_CAP if chain.attempts >= chain.policy.max_attempts else None
+        if isinstance(event, Succeeded):
+            return Outcome(Ended.ANSWERED, entry.candidate, chain.attempts + 1, tuple(chain.failures))
+        if not isinstance(event, AttemptFailed):
+            message = f"an attempt was answered with {event!r}"
+            raise TypeError(message)
+        stop = chain.learn(entry, event)
+        if stop is not None:
+            return chain.end(stop)
+    return chain.end(Ended.COST_CAP if chain.capped else Ended.NOBODY_LEFT)
 
 
 def _pointless(skip: Skip, failed: Candidate, other: Candidate) -> bool:

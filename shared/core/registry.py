@@ -261,7 +261,7 @@ class FailoverPolicy:
 
     deadline: float = 120.0
     max_attempts: int = 6
-    retries: int = 1
+    retries: int = 2
     backoff: float = 0.25
     max_backoff: float = 4.0
     max_wait: float = 5.0

@@ -1,0 +1,126 @@
+"""The environment as one frozen record, with every problem reported at once.
+
+| setting | default | meaning |
+|---|---|---|
+| `SWITCHYARD_CATALOG` | `catalog/models.yaml` | the catalog file |
+| `SWITCHYARD_STORAGE` | `sqlite:.switchyard/state.db` | where state is kept: `sqlite:PATH` or `memory:` |
+| `SWITCHYARD_ADMIN_KEY` | none | the administrator's key, at least 16 characters |
+| `SWITCHYARD_UPSTREAM` | unset | `simulator` or a simulator's URL: every provider is replaced by it |
+| `SWITCHYARD_ALLOW_ANONYMOUS` | unset | `1`: calls without a key are served, as key `anonymous` of project `default` |
+| `SWITCHYARD_CORS_ORIGINS` | unset | browser origins that may call, comma-separated; `*` is all |
+| `SWITCHYARD_MAX_BODY_BYTES` | 10485760 | larger request bodies are refused with 413 |
+| `SWITCHYARD_MAX_IN_FLIGHT` | 4000 | requests this instance carries at once; more are refused with 503 |
+| `HOST`, `PORT` | `127.0.0.1`, `8000` | the local host's address |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from shared.core.errors import ConfigurationError
+from shared.core.registry import Secret
+
+SIMULATOR: Final = "simulator"
+MIN_ADMIN_KEY: Final = 16
+MAX_PORT: Final = 65_535
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"", "0", "false", "no", "off"})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the operator set. ``upstream`` is None, ``simulator``, or the URL of a running simulator."""
+
+    catalog: str = "catalog/models.yaml"
+    storage: str = "sqlite:.switchyard/state.db"
+    admin_key: Secret | None = None
+    upstream: str | None = None
+    allow_anonymous: bool = False
+    cors_origins: tuple[str, ...] = ()
+    max_body_bytes: int = 10 * 1024 * 1024
+    max_in_flight: int = 4000
+    host: str = "127.0.0.1"
+    port: int = 8000
+
+    @property
+    def simulated(self) -> bool:
+        """Say whether answers come from the simulator."""
+        return self.upstream is not None
+
+
+def load(environment: Mapping[str, str]) -> Settings:
+    """Read the settings; raise `ConfigurationError` with every problem."""
+    problems: list[str] = []
+    defaults = Settings()
+    settings = Settings(
+        catalog=environment.get("SWITCHYARD_CATALOG") or defaults.catalog,
+        storage=environment.get("SWITCHYARD_STORAGE") or defaults.storage,
+        admin_key=_admin_key(environment, problems),
+        upstream=_upstream(environment, problems),
+        allow_anonymous=_flag(environment, "SWITCHYARD_ALLOW_ANONYMOUS", problems),
+        cors_origins=_origins(environment, problems),
+        max_body_bytes=_integer(environment, "SWITCHYARD_MAX_BODY_BYTES", defaults.max_body_bytes, problems),
+        max_in_flight=_integer(environment, "SWITCHYARD_MAX_IN_FLIGHT", defaults.max_in_flight, problems),
+        host=environment.get("HOST") or defaults.host,
+        port=_port(environment, defaults.port, problems),
+    )
+    if problems:
+        raise ConfigurationError("The settings have problems: " + "; ".join(problems), problems=problems)
+    return settings
+
+
+def _admin_key(environment: Mapping[str, str], problems: list[str]) -> Secret | None:
+    key = environment.get("SWITCHYARD_ADMIN_KEY")
+    if not key:
+        return None
+    if len(key) < MIN_ADMIN_KEY or any(character.isspace() for character in key):
+        problems.append(f"SWITCHYARD_ADMIN_KEY must have at least {MIN_ADMIN_KEY} characters and no spaces")
+    return Secret(key)
+
+
+def _upstream(environment: Mapping[str, str], problems: list[str]) -> str | None:
+    upstream = environment.get("SWITCHYARD_UPSTREAM") or None
+    if upstream is None or upstream == SIMULATOR or upstream.startswith(("http://127.0.0.1:", "http://localhost:")):
+        return upstream
+    problems.append("SWITCHYARD_UPSTREAM must be `simulator`, or the loopback URL of one; leave it unset for real providers")
+    return None
+
+
+def _origins(environment: Mapping[str, str], problems: list[str]) -> tuple[str, ...]:
+    origins = tuple(
+        part.strip().rstrip("/") for part in environment.get("SWITCHYARD_CORS_ORIGINS", "").split(",") if part.strip()
+    )
+    problems.extend(
+        f"SWITCHYARD_CORS_ORIGINS: `{origin}` is not an origin such as https://app.example.com, or *"
+        for origin in origins
+        if origin != "*" and not origin.startswith(("https://", "http://"))
+    )
+    return origins
+
+
+def _flag(environment: Mapping[str, str], name: str, problems: list[str]) -> bool:
+    value = environment.get(name, "").strip().lower()
+    if value not in _TRUE | _FALSE:
+        problems.append(f"{name} must be 1 or 0, not `{value}`")
+    return value in _TRUE
+
+
+def _integer(environment: Mapping[str, str], name: str, default: int, problems: list[str]) -> int:
+    value = environment.get(name, "").strip()
+    if not value:
+        return default
+    if not value.isascii() or not value.isdigit() or int(value) == 0:
+        problems.append(f"{name} must be a whole number above 0, not `{value}`")
+        return default
+    return int(value)
+
+
+def _port(environment: Mapping[str, str], default: int, problems: list[str]) -> int:
+    if environment.get("PORT", "").strip() == "0":
+        return 0  # any free port
+    port = _integer(environment, "PORT", default, problems)
+    if port > MAX_PORT:
+        problems.append(f"PORT must be at most {MAX_PORT}, not {port}")
+    return port
