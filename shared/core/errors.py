@@ -11,6 +11,7 @@
     ├── RateLimitError               too many requests; ``retry_after`` says when to come back
     ├── AllAttemptsFailedError       every allowed candidate was tried or is cooling down; carries the attempts
     ├── DeadlineExceededError        the request's own deadline passed first
+    ├── StreamInterruptedError       a stream broke after content had been passed on; nothing is retried
     ├── OverloadedError              this instance sheds load
     ├── StorageUnavailableError      the store did not answer
     └── ConfigurationError           the operator's settings or catalog are wrong; carries every problem found
@@ -95,6 +96,10 @@ class AllAttemptsFailedError(GatewayError):
 
 class DeadlineExceededError(AllAttemptsFailedError):
     """The request's deadline passed before any candidate answered."""
+
+
+class StreamInterruptedError(GatewayError):
+    """A stream broke after content had been passed on; what came before stands, and nothing is retried."""
 
 
 class OverloadedError(GatewayError):

@@ -1,0 +1,244 @@
+"""The use cases: answer a request whole or streamed, show its plan, probe what is silent.
+
+A request becomes a route (pure), the route a failover flow (pure); `drive` performs the flow's steps with asyncio, and an
+`Execution` keeps the account. Nothing beneath retries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from shared.core import router
+from shared.core.chat import Chunk, Completion, InferenceRequest, Requirements
+from shared.core.errors import (
+    AllAttemptsFailedError,
+    DeadlineExceededError,
+    GatewayError,
+    InvalidRequestError,
+    RateLimitError,
+    StreamInterruptedError,
+)
+from shared.core.failover import Attempt, AttemptFailed, Ended, Event, Outcome, Step, Succeeded, Wait, Waited, failover
+from shared.core.failures import CALLERS_FAULT, Failed, FailureKind
+from shared.core.records import SUCCEEDED, Caller
+from shared.core.route import Route
+from shared.execution import Execution, Open, Seen
+from shared.gateway import Gateway
+from shared.ports import Clock
+
+Perform = Callable[[Attempt], Awaitable[Succeeded | AttemptFailed]]
+
+CANCELLED: Final = Failed(FailureKind.CANCELLED, "The client closed the connection.")
+THROTTLED: Final = frozenset({FailureKind.RATE_LIMITED, FailureKind.QUOTA_EXHAUSTED})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer and how it came about. ``cost`` is nano-USD over all attempts, None when not known."""
+
+    request_id: str
+    completion: Completion
+    route: Route
+    model: str
+    deployment: str
+    attempts: int
+    cost: int | None
+    simulated: bool
+
+
+class AnswerStream:
+    """A streamed answer from its first content event on. Iterate it once; always close it.
+
+    Raises `StreamInterruptedError` when it breaks. ``cost`` is known once it has ended.
+    """
+
+    def __init__(self, execution: Execution, stream: Open, route: Route, attempts: int) -> None:
+        self.request_id = execution.request_id
+        self.route = route
+        self.model = stream.sent.deployment.model
+        self.deployment = stream.sent.deployment.id
+        self.attempts = attempts
+        self.simulated = execution.gateway.settings.simulated
+        self._execution = execution
+        self._stream = stream
+        self._seen = Seen()
+        self._ended = False
+        self._chunks = self._pump()
+
+    @property
+    def cost(self) -> int | None:
+        """Nano-USD over all attempts of the request, once it has ended; None before, or when not known."""
+        return self._execution.cost if self._ended else None
+
+    def __aiter__(self) -> AsyncIterator[Chunk]:
+        return self._chunks
+
+    async def aclose(self) -> None:
+        """Drop the provider's connection if the stream has not ended, and write down what went by."""
+        await self._chunks.aclose()
+        await self._stream.events.aclose()
+        self._end(CANCELLED)
+
+    async def _pump(self) -> AsyncGenerator[Chunk, None]:
+        stream, seen = self._stream, self._seen
+        try:
+            for chunk in stream.opening:
+                seen.note(chunk)
+                yield chunk
+            async for event in stream.events:
+                if isinstance(event, Failed):
+                    self._end(Failed(FailureKind.INTERRUPTED, event.message, status=event.status))
+                    message = f"The answer was cut off: {event.message} What came before stands; ask again for the rest."
+                    raise StreamInterruptedError(message, code="stream_interrupted")
+                seen.note(event)
+                yield event
+            self._end(None)
+        finally:
+            self._end(CANCELLED)
+            await stream.events.aclose()
+
+    def _end(self, failed: Failed | None) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        self._execution.stream_ended(self._stream, self._seen if failed is None else self._seen.partial(), failed)
+        self._execution.close(SUCCEEDED if failed is None else failed.kind.value)
+
+
+async def complete(gateway: Gateway, caller: Caller, request: InferenceRequest, *, request_id: str) -> Answer:
+    """Answer whole (chat or embeddings); raise a `GatewayError` when no allowed candidate could."""
+    execution = Execution(gateway, caller, request, request_id)
+    with _closing(execution):
+        route, outcome = await _run(execution, execution.ask_whole)
+        completion, candidate = execution.completion, outcome.candidate
+        if completion is None or candidate is None:
+            raise failure_of(outcome, route)
+        execution.close(SUCCEEDED)
+    return Answer(
+        request_id,
+        completion,
+        route,
+        model=candidate.model,
+        deployment=candidate.deployment,
+        attempts=outcome.attempts,
+        cost=execution.cost,
+        simulated=gateway.settings.simulated,
+    )
+
+
+async def open_stream(gateway: Gateway, caller: Caller, request: InferenceRequest, *, request_id: str) -> AnswerStream:
+    """Answer streamed; return once the first content event is here, or raise a `GatewayError`."""
+    execution = Execution(gateway, caller, request, request_id)
+    with _closing(execution):
+        route, outcome = await _run(execution, execution.ask_stream)
+        if execution.open is None:
+            raise failure_of(outcome, route)
+    return AnswerStream(execution, execution.open, route, outcome.attempts)
+
+
+def plan_route(gateway: Gateway, caller: Caller, requirements: Requirements) -> Route:
+    """Return the plan for a request without running it. An empty one says in its note why."""
+    clock = gateway.clock
+    return router.plan(
+        requirements,
+        gateway.catalog.current,
+        gateway.health.snapshot(clock.monotonic()),
+        day=datetime.fromtimestamp(clock.now(), UTC).date(),
+        draw=clock.draw(),
+        allowed=caller.models,
+    )
+
+
+async def drive(flow: Generator[Step, Event, Outcome], perform: Perform, clock: Clock) -> Outcome:
+    """Perform a failover flow's steps until it ends: the asyncio driver."""
+    began = clock.monotonic()
+    event: Event | None = None
+    while True:
+        try:
+            step = next(flow) if event is None else flow.send(event)
+        except StopIteration as stop:
+            outcome: Outcome = stop.value
+            return outcome
+        if isinstance(step, Wait):
+            await clock.sleep(step.seconds)
+            event = Waited(clock.monotonic() - began)
+        else:
+            event = await perform(step)
+
+
+async def _run(execution: Execution, perform: Perform) -> tuple[Route, Outcome]:
+    route = execution.plan()
+    flow = failover(
+        route,
+        execution.registry.policy.failover,
+        jitter=execution.draw,
+        cost_cap=execution.request.requirements.budget_limit,
+    )
+    return route, await drive(flow, perform, execution.gateway.clock)
+
+
+class _closing:  # noqa: N801  (reads as what it does: `with _closing(execution)`)
+    """Write the execution down when its block is left by an exception, under the right name; a success closes itself."""
+
+    __slots__ = ("_execution",)
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self._execution.close(outcome_name(error))
+
+
+OUTCOMES: Final[tuple[tuple[type[BaseException], str], ...]] = (
+    (asyncio.CancelledError, FailureKind.CANCELLED.value),
+    (DeadlineExceededError, "deadline_exceeded"),
+    (AllAttemptsFailedError, "all_attempts_failed"),
+    (RateLimitError, "rate_limited"),
+    (InvalidRequestError, "invalid_request"),
+    (GatewayError, "refused"),
+    (BaseException, "internal_error"),
+)
+"""How a request that ended in an exception is called in its record; most specific first."""
+
+
+def outcome_name(error: BaseException) -> str:
+    """Return the outcome under which a request that ended so is written down."""
+    return next(name for kind, name in OUTCOMES if isinstance(error, kind))
+
+
+def failure_of(outcome: Outcome, route: Route) -> GatewayError:
+    """Return what the caller is told about a chain that nobody answered."""
+    failures = outcome.failures
+    if failures and all(failed.kind in CALLERS_FAULT for failed in failures):
+        first = failures[0]
+        return InvalidRequestError(first.message, param=first.param, code=first.code or first.kind.value)
+    if outcome.ended is Ended.GAVE_UP and failures[-1].kind in CALLERS_FAULT:
+        last = failures[-1]
+        return InvalidRequestError(last.message, param=last.param, code=last.code or last.kind.value)
+    if outcome.ended is Ended.DEADLINE:
+        message = f"No model answered before the deadline; {_tried(outcome, route)}"
+        return DeadlineExceededError(message, failures=failures, retry_after=outcome.retry_after)
+    if outcome.ended is Ended.COST_CAP:
+        message = "What is left of `budget_limit` does not cover another attempt. Raise it, or lower `max_tokens`."
+        return InvalidRequestError(message, param="budget_limit", code="budget_limit_exceeded")
+    if all(failed.kind in THROTTLED for failed in failures) and outcome.retry_after is not None:
+        message = "Every model this request may use is throttled by its provider. Wait as long as Retry-After says."
+        return RateLimitError(message, code="rate_limit_exceeded", retry_after=outcome.retry_after)
+    message = f"No model could answer; {_tried(outcome, route)}"
+    return AllAttemptsFailedError(message, failures=failures, retry_after=outcome.retry_after)
+
+
+def _tried(outcome: Outcome, route: Route) -> str:
+    if not outcome.failures:
+        return f"all {len(route.candidates)} candidates are pausing after failures."
+    kinds = ", ".join(dict.fromkeys(failed.kind.value for failed in outcome.failures))
+    plural = "attempt" if len(outcome.failures) == 1 else "attempts"
+    return f"{len(outcome.failures)} {plural} failed ({kinds})."
