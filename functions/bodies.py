@@ -1,0 +1,68 @@
+"""Reading a request's body: never more than the cap, never longer than a minute, and JSON that is what it says it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+import orjson
+
+from functions.clients import ClientGoneError
+from shared.core.errors import InvalidRequestError, PayloadTooLargeError
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+BODY_SECONDS: Final = 60.0
+"""How long a body may take to arrive; slower clients hold a place others could use."""
+
+
+async def read_body(receive: Receive, *, declared: bytes | None, limit: int) -> bytes:
+    """Return the body; raise `PayloadTooLargeError` as soon as it is known to be over ``limit`` bytes.
+
+    ``declared`` is the Content-Length header; a body sent in chunks has none and is counted as it comes.
+    """
+    if declared is not None and declared.isdigit() and int(declared[:20]) > limit:
+        raise _too_large(limit)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _collect(receive, limit)
+    except TimeoutError:
+        message = f"The request's body did not arrive within {BODY_SECONDS:.0f} seconds."
+        raise InvalidRequestError(message, code="body_timeout") from None
+
+
+async def _collect(receive: Receive, limit: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        part: bytes = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            raise _too_large(limit)
+        if not message.get("more_body", False):
+            return b"".join((*parts, part)) if parts else part
+        parts.append(part)
+
+
+def _too_large(limit: int) -> PayloadTooLargeError:
+    return PayloadTooLargeError(f"The request's body is larger than the {limit} bytes this gateway accepts.")
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object in a body; raise `InvalidRequestError` saying what is wrong and where."""
+    if not body:
+        message = "The request has no body. Send a JSON object with content-type application/json."
+        raise InvalidRequestError(message, code="invalid_json")
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        message = f"The request's body is not valid JSON: {error}."
+        raise InvalidRequestError(message, code="invalid_json") from None
+    if not isinstance(value, dict):
+        message = "The request's body must be a JSON object."
+        raise InvalidRequestError(message, code="invalid_json")
+    return value

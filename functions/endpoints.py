@@ -1,0 +1,96 @@
+"""What an endpoint is: one row that registers the trigger, decides who may call it and describes it in ``/openapi.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import azure.functions as func
+
+if TYPE_CHECKING:
+    from functions.http import Call, PublicCall
+    from functions.platform import Request, Response
+    from functions.validation import Schema
+
+Handler = Callable[["Call"], Awaitable["Response"]]
+PublicHandler = Callable[["PublicCall"], Awaitable["Response"]]
+Trigger = Callable[["Request"], Awaitable["Response"]]
+
+
+class Access(StrEnum):
+    """Who may call: any known key, or the administrator's only."""
+
+    CALLER = "caller"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A query or path parameter, for the description. ``schema`` is its JSON schema."""
+
+    name: str
+    description: str
+    place: str = "query"
+    required: bool = False
+    schema: dict[str, Any] = field(default_factory=lambda: {"type": "string"})
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A route with its handler. ``path`` is OpenAPI's form; a parameter named ``{*name}`` takes the rest of the path.
+
+    ``aliases`` are further paths of the same handler (Azure OpenAI's); ``answers`` describes the 200.
+    """
+
+    name: str
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    tag: str
+    access: Access = Access.CALLER
+    body: Schema | None = None
+    parameters: tuple[Parameter, ...] = ()
+    answers: str = "The answer."
+    media_types: tuple[str, ...] = ("application/json",)
+    aliases: tuple[str, ...] = ()
+    status: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class PublicEndpoint:
+    """A route that needs no key: it can be called by anybody who reaches the gateway, so it tells nothing about it."""
+
+    name: str
+    method: str
+    path: str
+    handler: PublicHandler
+    summary: str
+    tag: str
+    answers: str = "The answer."
+    media_types: tuple[str, ...] = ("application/json",)
+    listed: bool = True
+    status: int = 200
+
+
+AnyEndpoint = Endpoint | PublicEndpoint
+
+
+def blueprint(endpoints: tuple[AnyEndpoint, ...], wrap: Callable[[AnyEndpoint], Trigger]) -> func.Blueprint:
+    """Return the triggers of some endpoints, one function for each path and method."""
+    made = func.Blueprint()  # type: ignore[no-untyped-call]  # the library is half typed
+    for row in endpoints:
+        paths = (row.path, *row.aliases) if isinstance(row, Endpoint) else (row.path,)
+        for number, path in enumerate(paths):
+            trigger = wrap(row)
+            name = row.name if number == 0 else f"{row.name}_{number + 1}"
+            route = made.route(
+                route=path.removeprefix("/"),
+                trigger_arg_name="request",
+                methods=[row.method],
+                auth_level=func.AuthLevel.ANONYMOUS,
+            )
+            made.function_name(name)(route(trigger))
+    return made

@@ -1,0 +1,215 @@
+"""Request → plain values → one use case → response: what every HTTP trigger does, in one wrapper.
+
+The wrapper gives the request its id, finds out who calls (default deny), reads the body under the cap, stops the work of a
+client that has gone, and renders every error. Ids, and everything else under ``x-switchyard-``, are ours: what a client sends
+under those names is not read.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+from functions.bodies import parse_object, read_body
+from functions.clients import ClientGoneError, ClientWatch
+from functions.endpoints import Access, AnyEndpoint, Endpoint, PublicEndpoint, Trigger
+from functions.gateway import current
+from functions.platform import Request, Response
+from functions.problems import Problem, problem_of, unexpected_problem
+from functions.rendering import RawHeaders, Rendered, empty_response, problem_response
+from shared.core import ids
+from shared.core.errors import AllAttemptsFailedError, AuthenticationError, GatewayError, PermissionDeniedError
+from shared.core.records import Caller
+from shared.gateway import Gateway
+
+logger = logging.getLogger("switchyard.edge")
+
+CLIENT_CLOSED: Final = 499
+"""Nobody receives it; logs and proxies know it as "client closed request"."""
+
+MAX_TOKEN: Final = 512
+ANONYMOUS: Final = Caller(key_id="anonymous", project="default", name="anonymous")
+EXPOSED: Final = (
+    b"x-request-id, x-switchyard-model, x-switchyard-deployment, x-switchyard-attempts, x-switchyard-cost-usd, "
+    b"x-switchyard-simulated, retry-after, retry-after-ms, x-should-retry"
+)
+
+_READ: Final = frozenset({b"authorization", b"api-key", b"x-api-key", b"content-length", b"origin", b"accept"})
+"""The only headers of a client that mean anything here. Forwarding headers and our own names are not among them."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublicCall:
+    """One request to a public endpoint."""
+
+    request: Request
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One authenticated request, as handlers take it."""
+
+    request: Request
+    request_id: str
+    gateway: Gateway
+    caller: Caller
+    body: bytes
+    headers: dict[bytes, bytes]
+
+    def json(self) -> dict[str, Any]:
+        """Return the body's JSON object; raise `InvalidRequestError`."""
+        return parse_object(self.body)
+
+    def query(self, name: str) -> str | None:
+        """Return a query parameter, None when it is absent or empty."""
+        return self.request.query_params.get(name) or None
+
+    def path(self, name: str) -> str:
+        """Return a path parameter, "" when the route has none of that name."""
+        return str(self.request.path_params.get(name, ""))
+
+    @property
+    def accept(self) -> str:
+        """What the client wants to be answered in, in lower case."""
+        return self.headers.get(b"accept", b"").decode("latin-1").lower()
+
+
+def new_request_id() -> str:
+    """Return a request id: time-ordered, and not to be guessed."""
+    return ids.request_id(time.time(), int.from_bytes(os.urandom(ids.RANDOM_BITS // 8)))
+
+
+class Boundary:
+    """Where exceptions end: leaving the block by one turns it into a `Problem`, and logs it by the table's level.
+
+    This is the edge's only catch-all. What is not a `GatewayError` is a bug: logged with its stack, shown as a 500 that names
+    the request id and nothing else. Cancellation passes through.
+    """
+
+    __slots__ = ("attempts", "gone", "problem", "request_id")
+
+    def __init__(self, request_id: str) -> None:
+        self.request_id = request_id
+        self.problem: Problem | None = None
+        self.gone = False
+        self.attempts: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+        if error is None:
+            return False
+        if isinstance(error, GatewayError):
+            self.problem = problem_of(error)
+            if isinstance(error, AllAttemptsFailedError):
+                self.attempts = len(error.failures)
+            logger.log(self.problem.level, "%s %s: %s", self.request_id, type(error).__name__, error)
+        elif isinstance(error, ClientGoneError):
+            self.gone = True
+        elif isinstance(error, Exception):
+            self.problem = unexpected_problem(self.request_id)
+            logger.error("%s failed by a bug", self.request_id, exc_info=error)
+        else:
+            return False
+        return True
+
+    def response(self) -> Rendered:
+        """Return the answer to a request that did not succeed."""
+        if self.problem is None:
+            return empty_response(CLIENT_CLOSED)
+        response = problem_response(self.problem)
+        if self.attempts is not None:
+            response.raw_headers.append((b"x-switchyard-attempts", b"%d" % self.attempts))
+        return response
+
+
+def endpoint(row: AnyEndpoint) -> Trigger:
+    """Return the trigger of an endpoint: the one place where a request becomes a `Call` and an error an answer."""
+    return _public(row) if isinstance(row, PublicEndpoint) else _authenticated(row)
+
+
+def _public(row: PublicEndpoint) -> Trigger:
+    async def trigger(request: Request) -> Response:
+        request_id = new_request_id()
+        response: Response | None = None
+        with Boundary(request_id) as boundary:
+            response = await row.handler(PublicCall(request, request_id))
+        return _finish(response or boundary.response(), request_id, ())
+
+    return trigger
+
+
+def _authenticated(row: Endpoint) -> Trigger:
+    handler, admin_only = row.handler, row.access is Access.ADMIN
+
+    async def trigger(request: Request) -> Response:
+        request_id = new_request_id()
+        headers = _read_headers(request)
+        response: Response | None = None
+        cors: RawHeaders = []
+        with Boundary(request_id) as boundary:
+            gateway = await current()
+            if gateway.settings.cors_origins:
+                cors = cors_headers(gateway.settings.cors_origins, headers.get(b"origin"))
+            caller = await authenticate(gateway, headers)
+            if admin_only and not caller.admin:
+                message = "This needs the administrator's key."
+                raise PermissionDeniedError(message)
+            body = await read_body(
+                request.receive, declared=headers.get(b"content-length"), limit=gateway.settings.max_body_bytes
+            )
+            with ClientWatch(request.receive):
+                response = await handler(Call(request, request_id, gateway, caller, body, headers))
+        return _finish(response or boundary.response(), request_id, cors)
+
+    return trigger
+
+
+def _finish(response: Response, request_id: str, more: RawHeaders | tuple[()]) -> Response:
+    response.raw_headers.append((b"x-request-id", request_id.encode()))
+    response.raw_headers.extend(more)
+    return response
+
+
+def _read_headers(request: Request) -> dict[bytes, bytes]:
+    return {name: value for name, value in request.scope["headers"] if name in _READ}
+
+
+async def authenticate(gateway: Gateway, headers: dict[bytes, bytes]) -> Caller:
+    """Return who calls; raise `AuthenticationError` when that is not known and calls without a key are not allowed."""
+    token = _token(headers)
+    if token is None:
+        if gateway.settings.allow_anonymous:
+            return ANONYMOUS
+        message = "No API key was sent. Send one as `Authorization: Bearer KEY`, `api-key: KEY` or `x-api-key: KEY`."
+        raise AuthenticationError(message, code="missing_api_key")
+    caller = await gateway.keys.authenticate(token)
+    if caller is None:
+        message = "The API key is not known here: it was never issued, or it was revoked."
+        raise AuthenticationError(message)
+    return caller
+
+
+def _token(headers: dict[bytes, bytes]) -> str | None:
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() != b"bearer" or not token.strip():
+        token = headers.get(b"api-key") or headers.get(b"x-api-key") or b""
+    token = token.strip()
+    return token[:MAX_TOKEN].decode("latin-1") if token else None
+
+
+def cors_headers(allowed: tuple[str, ...], origin: bytes | None) -> RawHeaders:
+    """Return what lets a browser page of an allowed origin read the answer; nothing for any other."""
+    if origin is None or not ("*" in allowed or origin.decode("latin-1") in allowed):
+        return []
+    return [
+        (b"access-control-allow-origin", origin),
+        (b"access-control-expose-headers", EXPOSED),
+        (b"vary", b"Origin"),
+    ]

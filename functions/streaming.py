@@ -1,0 +1,106 @@
+"""Server-sent events to a client.
+
+Comments while nothing comes, an error event instead of a silent cut, and an early end to the work when the client has gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from types import TracebackType
+from typing import Any, Final
+
+import orjson
+
+from functions.clients import ClientWatch, Receive
+from functions.http import Boundary
+from functions.platform import StreamingResponse
+from functions.rendering import RawHeaders
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+KEEP_ALIVE_SECONDS: Final = 15.0
+"""The longest silence: Azure's front end closes a connection after 240 s without a byte, other proxies after 30 or 60."""
+
+COMMENT: Final = b": keep-alive\n\n"
+DONE: Final = b"data: [DONE]\n\n"
+
+_HEADERS: Final[RawHeaders] = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),  # nginx would hold events back
+]
+
+
+def event(value: Any) -> bytes:
+    """Return one server-sent event with JSON data."""
+    return b"data: " + orjson.dumps(value) + b"\n\n"
+
+
+class EventStream(StreamingResponse):
+    """A response that sends events as they come. ``events`` is closed whichever way it ends."""
+
+    def __init__(  # the base class would only derive headers
+        self, events: AsyncGenerator[bytes, None], *, request_id: str, headers: RawHeaders, silence: float = KEEP_ALIVE_SECONDS
+    ) -> None:
+        self.status_code = 200
+        self.background = None
+        self.body_iterator = events
+        self.raw_headers = [*_HEADERS, *headers]
+        self._events = events
+        self._request_id = request_id
+        self._silence = silence
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Send the stream to its end, or until the client has gone."""
+        del scope
+        with Boundary(self._request_id) as boundary:
+            try:
+                with ClientWatch(receive), _KeptAlive(send, self._silence) as client:
+                    await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+                    async for data in self._events:
+                        await client.send(data)
+            finally:
+                await self._events.aclose()
+        if boundary.gone:
+            return
+        last = b"" if boundary.problem is None else event(boundary.problem.body)
+        await send({"type": "http.response.body", "body": last, "more_body": False})
+
+
+class _KeptAlive:
+    """Sends data, and a comment whenever ``silence`` seconds passed without any."""
+
+    __slots__ = ("_commenting", "_last", "_lock", "_loop", "_send", "_silence", "_timer")
+
+    def __init__(self, send: Send, silence: float) -> None:
+        self._send = send
+        self._silence = silence
+        self._loop = asyncio.get_running_loop()
+        self._lock = asyncio.Lock()
+        self._last = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._commenting: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> _KeptAlive:  # noqa: PYI034 - private and final
+        self._timer = self._loop.call_later(self._silence, self._look)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._commenting is not None:
+            self._commenting.cancel()
+
+    async def send(self, data: bytes) -> None:
+        """Send some of the body."""
+        async with self._lock:
+            await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        self._last = self._loop.time()
+
+    def _look(self) -> None:
+        left = self._last + self._silence - self._loop.time()
+        if left <= 0:
+            self._commenting = self._loop.create_task(self.send(COMMENT))
+            left = self._silence
+        self._timer = self._loop.call_later(left, self._look)
