@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from shared.core.chat import Chunk, Completion, Json, Operation
-from shared.core.errors import ConflictError, NotFoundError
+from shared.core.errors import ConflictError, InvalidRequestError, NotFoundError
 from shared.core.failures import Failed
 from shared.core.registry import Deployment, Model, Provider, Timeouts
 
@@ -178,14 +178,19 @@ class EntityNotFoundError(NotFoundError):
     """A conditional write or delete found no row."""
 
 
+class InvalidEntityError(InvalidRequestError):
+    """Table Storage could not hold this: a key, a name, a value or a size outside its limits. Says which limit."""
+
+
 MAX_TRANSACTION = 100
 
 
 class EntityTable(Protocol):
     """One table of rows under (partition, row), each with an ETag that changes with every write.
 
-    Errors: `EntityExistsError`, `EntityChangedError`, `EntityNotFoundError`, and `StorageUnavailableError` when the store did
-    not answer. A transaction (1 to 100 operations, one partition, each row once) happens wholly or not at all.
+    Errors: `EntityExistsError`, `EntityChangedError`, `EntityNotFoundError`, `InvalidEntityError`, and
+    `StorageUnavailableError` when the store did not answer. A transaction (1 to 100 operations, one partition, each row
+    once) happens wholly or not at all.
     """
 
     async def get(self, partition: str, row: str) -> Entity | None:

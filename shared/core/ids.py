@@ -1,0 +1,60 @@
+"""Request ids: "req_" and a ULID, so that an id sorts by, and tells, the moment its request began.
+
+A ULID is 48 bits of milliseconds and 80 bits of chance in Crockford's base 32. Both come from the caller: this is pure.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+PREFIX: Final = "req_"
+RANDOM_BITS: Final = 80
+
+_ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS: Final = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
+_VALUES: Final = {letter: value for value, letter in enumerate(_ALPHABET)}
+_TIME_LETTERS: Final = 10
+_LETTERS: Final = 26
+_MAX_MILLISECONDS: Final = (1 << 48) - 1
+
+
+def request_id(now: float, draw: int) -> str:
+    """Return the id of a request that begins at ``now`` (seconds since the epoch); ``draw`` is 80 random bits.
+
+    Raise `ValueError` for a time before 1970 or after the year 10889, and for a draw that is not 80 bits.
+    """
+    if not 0 <= draw < 1 << RANDOM_BITS:
+        message = "A request id needs a draw of 80 bits."
+        raise ValueError(message)
+    bits = (_milliseconds(now) << RANDOM_BITS) | draw
+    pairs = _PAIRS
+    return PREFIX + "".join([pairs[(bits >> shift) & 1023] for shift in range(120, -1, -10)])
+
+
+def time_of(request_id: str) -> float:
+    """Return when the request with this id began, in seconds since the epoch (to the millisecond).
+
+    Raise `ValueError` for a text that `request_id` can't have made.
+    """
+    letters = request_id[len(PREFIX) :]
+    values = _VALUES
+    well_formed = request_id.startswith(PREFIX) and len(letters) == _LETTERS and letters[0] <= "7"
+    if not well_formed or not all(letter in values for letter in letters):
+        message = 'Not a request id: it must be "req_" and 26 letters and digits.'
+        raise ValueError(message)
+    milliseconds = 0
+    for letter in letters[:_TIME_LETTERS]:
+        milliseconds = milliseconds * 32 + values[letter]
+    return milliseconds / 1000
+
+
+def lowest(moment: float) -> str:
+    """Return the smallest id a request that begins at ``moment`` can have: the bound of a range of ids."""
+    return request_id(moment, 0)
+
+
+def _milliseconds(moment: float) -> int:
+    if not 0 <= moment <= _MAX_MILLISECONDS / 1000:  # refuses NaN too
+        message = "A request id needs a time between 1970 and 10889."
+        raise ValueError(message)
+    return min(round(moment * 1000), _MAX_MILLISECONDS)
