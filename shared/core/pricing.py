@@ -56,10 +56,12 @@ def worst_case(price: Price, *, input_tokens: int, output_tokens: int, n: int = 
 
     Takes the dearest rates it could be billed at: long-context tiers its input may reach, every service tier, cache writes.
     """
-    reachable = [price.rates, *price.service_tiers.values()]
-    reachable += [tier.rates for tier in price.tiers if input_tokens > tier.above_input_tokens]
+    sizes = [0, *(tier.above_input_tokens + 1 for tier in price.tiers if input_tokens > tier.above_input_tokens)]
+    reachable = (_rates_for(price, size, tier) for size in sizes for tier in (None, *price.service_tiers))
     return max(
-        _rounded_up(rates, **_dearest(rates, input_tokens=input_tokens, output_tokens=output_tokens * n)) for rates in reachable
+        _rounded_up(_flat(rates), plain_input=input_tokens, plain_output=output_tokens * n)
+        for rates in reachable
+        if rates is not None
     )
 
 
@@ -104,19 +106,17 @@ def _dearer(one: Decimal | None, other: Decimal | None) -> Decimal | None:
     return None if one is None or other is None else max(one, other)
 
 
-def _dearest(rates: Rates, *, input_tokens: int, output_tokens: int) -> dict[str, int]:
-    written = rates.cache_creation is not None and rates.cache_creation > rates.input
-    reasoned = rates.reasoning is not None and rates.reasoning > rates.output
-    return {
-        "plain_input": 0 if written else input_tokens,
-        "cached": 0,
-        "written": input_tokens if written else 0,
-        "plain_output": 0 if reasoned else output_tokens,
-        "reasoning": output_tokens if reasoned else 0,
-    }
+def _flat(rates: Rates) -> Rates:
+    """Return rates at which every token costs what its dearest kind does."""
+    cached = (rates.cache_read or rates.input, rates.cache_creation or rates.input)
+    return Rates(
+        input=max(rates.input, *cached), output=max(rates.output, rates.reasoning or rates.output), request=rates.request
+    )
 
 
-def _rounded_up(rates: Rates, *, plain_input: int, cached: int, written: int, plain_output: int, reasoning: int) -> int:
+def _rounded_up(
+    rates: Rates, *, plain_input: int, plain_output: int, cached: int = 0, written: int = 0, reasoning: int = 0
+) -> int:
     units = (
         plain_input * _scaled(rates.input)
         + cached * _scaled(rates.input if rates.cache_read is None else rates.cache_read)
