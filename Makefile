@@ -1,0 +1,48 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+.PHONY: help run test check bench fmt lint lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+run: .venv/.local ## serve on http://127.0.0.1:8000 (with the simulator if no provider credentials are set)
+	@$(BIN)/python -m local.host
+
+test: .venv/.dev ## run every test
+	@$(BIN)/python -m pytest
+
+fmt: .venv/.dev ## format the tree and mend what the linter can
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix --quiet .
+
+lint: .venv/.dev ## ruff and mypy over the whole tree, and the shipped catalog
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy . && $(BIN)/python -m local.cli catalog check
+
+check: lint test ## what CI runs
+
+bench: .venv/.dev ## measure against a bare pass-through and, if it installs, LiteLLM (needs cc)
+	@$(BIN)/python -m tests.bench.run
+
+lock: .venv/.dev ## pin every transitive dependency anew in constraints.txt
+	@$(BIN)/pip install --quiet uv && (echo "# Every transitive dependency, pinned. Remade by: make lock"; \
+	  sed '/^-c /d' requirements.txt > .venv/direct.txt; \
+	  sed -e 's/^-r requirements-local.txt//' requirements-dev.txt >> .venv/direct.txt; \
+	  sed -e '/^-r /d' requirements-local.txt >> .venv/direct.txt; \
+	  $(BIN)/uv pip compile --quiet --no-annotate --no-header .venv/direct.txt) > .venv/constraints.txt \
+	  && mv .venv/constraints.txt constraints.txt
+
+clean: ## forget the environment and the local state
+	@rm -rf .venv .switchyard .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Switchyard needs Python 3.11 or newer")'
+	@$(PYTHON) -m venv .venv
+
+.venv/.local: .venv/bin/python requirements.txt requirements-local.txt constraints.txt
+	@echo "Installing what the local host needs into .venv (once) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-local.txt && touch $@
+
+.venv/.dev: .venv/.local requirements-dev.txt
+	@echo "Installing what tests and linters need into .venv (once) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt && touch $@
