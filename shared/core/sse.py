@@ -13,7 +13,7 @@ MAX_EVENT: Final = 4 * 1024 * 1024
 """Bytes one event may have before the stream is given up: far above any chunk, far below what would hurt."""
 
 _BOM: Final = b"\xef\xbb\xbf"
-_ENDS: Final = (10, 13)
+_ENDS: Final = b"\n\r"
 
 
 class EventTooLargeError(ValueError):
@@ -54,36 +54,19 @@ class Decoder:
         """
         if self._too_large:
             raise EventTooLargeError(self._limit)
-        if self._start:
-            data = self._without_bom(data)
-        if self._after_cr and data:
-            self._after_cr = False
-            if data[0] == 10:  # noqa: PLR2004  (LF)
-                data = data[1:]
+        if self._start or self._after_cr:
+            data = self._stripped(data)
         if not data:
             return []
-        if b"\n" not in data and b"\r" not in data:
+        if b"\n" in data or b"\r" in data:
+            events = self._lines(data)
+        else:
+            events = []
             self._hold(data)
-            self._check_size(completed=False)
-            return []
-        if self._pieces:
-            self._size -= sum(map(len, self._pieces))
-            data = b"".join((*self._pieces, data))
-            self._pieces.clear()
-        lines = data.splitlines()  # of bytes: splits at LF, CR and CRLF only
-        if data[-1] not in _ENDS:
-            tail = lines.pop()
-        else:
-            tail = b""
-            self._after_cr = data[-1] == 13  # noqa: PLR2004  (CR)
-        events = self._take(lines)
-        if events or not self._data:
-            self._size = sum(map(len, self._data))
-        else:
-            self._size += len(data) - len(tail)
-        if tail:
-            self._hold(tail)
-        self._check_size(completed=bool(events))
+        if self._size > self._limit:
+            self._too_large = True
+            if not events:
+                raise EventTooLargeError(self._limit)
         return events
 
     def close(self) -> list[ServerSentEvent]:
@@ -94,24 +77,43 @@ class Decoder:
         self._pieces.clear()
         return self._take([*lines, b""])
 
-    def _without_bom(self, data: bytes) -> bytes:
-        head = b"".join((*self._pieces, data))
-        self._pieces.clear()
-        if len(head) < len(_BOM) and _BOM.startswith(head):
-            self._pieces.append(head)  # may yet become one
-            return b""
-        self._start = False
-        return head.removeprefix(_BOM)
+    def _stripped(self, data: bytes) -> bytes:
+        """Return ``data`` without a byte order mark at the start of the stream, or the LF of a CRLF that was cut apart."""
+        if self._start:
+            data = b"".join((*self._pieces, data))
+            self._pieces.clear()
+            if len(data) < len(_BOM) and _BOM.startswith(data):
+                self._pieces.append(data)  # may yet become one
+                return b""
+            self._start = False
+            return data.removeprefix(_BOM)
+        if data:
+            self._after_cr = False
+        return data.removeprefix(b"\n")
 
     def _hold(self, piece: bytes) -> None:
         self._pieces.append(piece)
         self._size += len(piece)
 
-    def _check_size(self, *, completed: bool) -> None:
-        if self._size > self._limit:
-            self._too_large = True
-            if not completed:
-                raise EventTooLargeError(self._limit)
+    def _lines(self, data: bytes) -> list[ServerSentEvent]:
+        if self._pieces:
+            self._size -= sum(map(len, self._pieces))
+            data = b"".join((*self._pieces, data))
+            self._pieces.clear()
+        lines = data.splitlines()  # of bytes: splits at LF, CR and CRLF only
+        tail = b""
+        if data[-1] not in _ENDS:
+            tail = lines.pop()
+        else:
+            self._after_cr = data[-1] == _ENDS[1]
+        events = self._take(lines)
+        if events or not self._data:
+            self._size = sum(map(len, self._data))
+        else:  # many lines of one event: counted as they came, so that empty ones count too
+            self._size += len(data) - len(tail)
+        if tail:
+            self._hold(tail)
+        return events
 
     def _take(self, lines: list[bytes]) -> list[ServerSentEvent]:
         events: list[ServerSentEvent] = []
