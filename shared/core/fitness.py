@@ -18,7 +18,7 @@ from shared.core.errors import ModelNotFoundError
 from shared.core.health import BreakerState, HealthSnapshot
 from shared.core.meter import Meter, meter
 from shared.core.pricing import price_on, usd
-from shared.core.registry import Deployment, Lifecycle, Model, Provider, Registry
+from shared.core.registry import Deployment, Lifecycle, Model, Provider, Registry, RoutingPolicy
 from shared.core.route import Dropped, Reason, ReasonCode
 
 CERTAIN_SHARE: Final = 0.85
@@ -105,6 +105,8 @@ def _fact(registry: Registry, deployment: Deployment, place: int, day: date) -> 
     provider = registry.providers[deployment.provider]
     price = price_on(deployment.prices, day)
     implied = {Capability.JSON_OBJECT.value} if Capability.JSON_SCHEMA in model.capabilities else set()
+    if model.reasoning:
+        implied.add(Capability.REASONING.value)
     return Fact(
         place=place,
         id=deployment.id,
@@ -162,7 +164,7 @@ class Demands:
     regions: frozenset[str]
     certain_input: int
     output_tokens: int
-    default_output: int
+    policy: RoutingPolicy
 
 
 def demands_of(
@@ -181,7 +183,7 @@ def demands_of(
         regions=frozenset(map(plain_region, wishes.regions)) if wishes.regions else frozenset(),
         certain_input=int(requirements.input_tokens * CERTAIN_SHARE),
         output_tokens=0 if embeds else requirements.n * min(limit or EXPECTED_OUTPUT_TOKENS, EXPECTED_OUTPUT_TOKENS),
-        default_output=0 if embeds else registry.policy.default_max_output_tokens,
+        policy=registry.policy,
     )
 
 
@@ -210,20 +212,25 @@ def worst_cost(fact: Fact, demands: Demands) -> int | None:
     if fact.meter is None:
         return None
     requirements = demands.requirements
-    bound = output_bound(fact.model, requirements.max_output_tokens, default=demands.default_output)
+    bound = output_bound(requirements, fact.model, demands.policy)
     return fact.meter.worst_case(requirements.input_tokens_bound, bound * requirements.n)
 
 
-def output_bound(model: Model, limit: int | None, *, default: int) -> int:
-    """Return the most tokens one choice can have: the caller's limit, else the model's own, else the catalog's default.
+def output_bound(requirements: Requirements, model: Model, policy: RoutingPolicy) -> int:
+    """Return the most tokens one choice can have; 0 for an operation without output.
 
-    A ``default`` of 0 is an operation without output.
+    That is the caller's limit, else the model's own, else the catalog's default. A request with a ``budget_limit`` and no limit
+    on its output is held to the default, or it would be priced at the longest answer there could be: who sends it must send
+    this bound along.
     """
-    if default == 0:
+    if requirements.operation is Operation.EMBEDDINGS:
         return 0
-    if limit is None:
-        return default if model.max_output_tokens is None else model.max_output_tokens
-    return limit
+    if requirements.max_output_tokens is not None:
+        return requirements.max_output_tokens
+    default, own = policy.default_max_output_tokens, model.max_output_tokens
+    if own is None:
+        return default
+    return own if requirements.budget_limit is None else min(own, default)
 
 
 def latency_of(fact: Fact, health: HealthSnapshot) -> float:

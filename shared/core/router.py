@@ -34,6 +34,7 @@ from shared.core.fitness import (
     expected_cost,
     facts_of,
     models_named,
+    output_bound,
     stands_for,
     worst_cost,
 )
@@ -43,7 +44,7 @@ from shared.core.refusal import explain, no_candidate_error
 from shared.core.registry import Experiment, Registry, RoutingRule
 from shared.core.route import Assignment, Candidate, Dropped, Reason, ReasonCode, Route
 
-__all__ = ["no_candidate_error", "plan"]
+__all__ = ["no_candidate_error", "output_bound", "plan"]
 
 _LAST_RESORT: Final = Reason(ReasonCode.LAST_RESORT, "its breaker is open: asked when nothing else is left")
 
