@@ -134,8 +134,8 @@ _PARTS: Final[Mapping[str, tuple[str, int, int]]] = {
     "input_audio": (Capability.AUDIO_INPUT.value, TOKENS_PER_FILE, FILE_BOUND),
     "file": (Capability.FILE_INPUT.value, TOKENS_PER_FILE, FILE_BOUND),
 }
-"""Content parts that are not text: the capability, the expected tokens, the bound. Their data is not measured: no model reads the
-bytes of a picture or a recording as text."""
+"""Content parts that are not text: the capability, the expected tokens, the bound. Their data is not measured: no model reads
+the bytes of a picture or a recording as text."""
 
 _NODE_BOUND: Final = 6
 """Quotes, a comma, a number's or a literal's characters: what a JSON value takes besides its text."""
