@@ -8,8 +8,9 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, with_config
 from typing_extensions import TypedDict
 
 from functions.schemas_chat import OPEN, Sampling, Text, text_or_list
-from functions.schemas_own import Name, Names, OwnFields
+from functions.schemas_own import Names, OwnFields
 
+JsonObject = dict[str, Any]
 CLOSED: Final = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 Tokens = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
@@ -90,5 +91,11 @@ class ModelDocument(TypedDict, total=False):
     ]
 
 
-JsonObject = dict[str, Any]
-ModelName = Name
+@with_config(OPEN)
+class RouteRequest(TypedDict, total=False):
+    """The body of the request to plan: a chat (``messages``), a completion (``prompt``) or embeddings (``input``)."""
+
+    model: Text | None
+    messages: list[JsonObject]
+    prompt: Prompt
+    input: EmbeddingsInput

@@ -38,16 +38,23 @@ def event(value: Any) -> bytes:
 
 
 class EventStream(StreamingResponse):
-    """A response that sends events as they come. ``events`` is closed whichever way it ends."""
+    """A response that sends events as they come; ``close`` is awaited whichever way it ends."""
 
-    def __init__(  # the base class would only derive headers
-        self, events: AsyncGenerator[bytes, None], *, request_id: str, headers: RawHeaders, silence: float = KEEP_ALIVE_SECONDS
-    ) -> None:
+    def __init__(
+        self,
+        events: AsyncGenerator[bytes, None],
+        *,
+        close: Callable[[], Awaitable[None]],
+        request_id: str,
+        headers: RawHeaders,
+        silence: float = KEEP_ALIVE_SECONDS,
+    ) -> None:  # the base class would only derive headers
         self.status_code = 200
         self.background = None
         self.body_iterator = events
         self.raw_headers = [*_HEADERS, *headers]
         self._events = events
+        self._close = close
         self._request_id = request_id
         self._silence = silence
 
@@ -62,6 +69,7 @@ class EventStream(StreamingResponse):
                         await client.send(data)
             finally:
                 await self._events.aclose()
+                await self._close()  # the generator may never have begun, and then closing it does nothing
         if boundary.gone:
             return
         last = b"" if boundary.problem is None else event(boundary.problem.body)
