@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from datetime import date
+from enum import StrEnum
+from itertools import chain
 from typing import Any, Final
 
 from shared.core.chat import ModelPreferences, Objective, Operation, Priority, Requirements
-from shared.core.health import UNMEASURED, BreakerState, DeploymentHealth, HealthSnapshot
+from shared.core.health import BreakerState, DeploymentHealth, HealthSnapshot
 from shared.core.registry import Registry
 from shared.core.route import Route
 from shared.core.router import plan
@@ -97,19 +99,31 @@ def _requirements_out(requirements: Requirements) -> dict[str, Any]:
     for name, default in _DEFAULTS.items():
         value = getattr(requirements, name)
         if value != default:
-            written[name] = sorted(value) if isinstance(value, frozenset) else value
+            written[name] = _plain(value)
     if requirements.preferences != _NO_PREFERENCES:
         written["preferences"] = {
-            name: list(value) if isinstance(value, tuple) else value
+            name: _plain(value)
             for name, default in _PREFERENCES.items()
             if (value := getattr(requirements.preferences, name)) != default
         }
     return written
 
 
+def _plain(value: object) -> object:
+    match value:
+        case frozenset():
+            return sorted(value)
+        case tuple():
+            return list(value)
+        case StrEnum():
+            return value.value
+        case _:
+            return value
+
+
 def _requirements_in(written: Mapping[str, Any]) -> Requirements:
     values = dict(written)
-    preferences = {
+    preferences: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in values.get("preferences", {}).items()
     }
     if "objective" in preferences:
@@ -131,14 +145,15 @@ def _health_out(route: Route, health: HealthSnapshot) -> dict[str, list[Any]]:
     if not known:
         return {}
     written: dict[str, list[Any]] = {}
-    for one in (*route.candidates, *route.dropped):
-        state = known.get(one.deployment)
-        if state is None or state is UNMEASURED:
+    considered = chain((one.deployment for one in route.candidates), (one.deployment for one in route.dropped))
+    for deployment in considered:
+        state = known.get(deployment)
+        if state is None:
             continue
         values: list[Any] = [state.success_rate, state.latency_ms]
         if state.breaker is not BreakerState.CLOSED or state.admits_in or state.cooling or state.disabled is not None:
             values += [state.breaker.value, state.admits_in, state.cooling, state.disabled]
-        written[one.deployment] = values
+        written[deployment] = values
     return written
 
 
