@@ -1,0 +1,74 @@
+"""A gateway over real stores in memory, a scripted provider and a clock moved by hand."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from shared.adapters.tables import open_tables
+from shared.core.records import Caller, RequestRecord
+from shared.core.registry import ProviderKind, Registry
+from shared.feedback import Feedback
+from shared.gateway import Gateway
+from shared.health_book import HealthBook
+from shared.keys import Keys
+from shared.metrics import Metrics
+from shared.settings import Settings
+from shared.usage import UsageLog
+from tests.fakes import FakeClock, ScriptedProvider
+
+CALLER = Caller(key_id="key_test", project="shop")
+
+
+@dataclass
+class Bench:
+    """What a test of the executor needs."""
+
+    gateway: Gateway
+    provider: ScriptedProvider
+    clock: FakeClock
+    written: list[RequestRecord]
+
+    @property
+    def record(self) -> RequestRecord:
+        """The one record that was written."""
+        (record,) = self.written
+        return record
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Callable[[Registry], Bench]]:
+    """Return a maker of gateways; closes what it made."""
+    made: list[Bench] = []
+    tables = open_tables("memory:")
+
+    def make(registry: Registry) -> Bench:
+        clock, provider = FakeClock(), ScriptedProvider()
+        usage, metrics = UsageLog(tables, clock), Metrics(tables, clock, "test")
+        written: list[RequestRecord] = []
+        log = cast("UsageLog", SimpleNamespace(record=lambda record: (written.append(record), usage.record(record))))
+        gateway = Gateway(
+            settings=Settings(),
+            catalog=SimpleNamespace(current=registry),  # type: ignore[arg-type]  # all the executor asks of it
+            providers=dict.fromkeys(ProviderKind, provider),
+            transport=None,  # type: ignore[arg-type]  # the scripted provider needs none
+            tokens=None,  # type: ignore[arg-type]  # as above
+            tables=tables,
+            usage=log,
+            metrics=metrics,
+            keys=Keys(tables, clock, None),
+            feedback=Feedback(tables, usage, clock),
+            health=HealthBook(),
+            clock=clock,
+        )
+        made.append(Bench(gateway, provider, clock, written))
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.gateway.metrics.flush()
+    await tables.aclose()
