@@ -31,6 +31,7 @@ from shared.core.registry import (
     Secret,
     Timeouts,
 )
+from shared.core.wire_support import UNSUPPORTED
 
 if TYPE_CHECKING:
     from shared.catalog.draft import Draft, PlacedDeployment
@@ -137,7 +138,7 @@ class Assembly:
             api_version=entry.api_version,
             headers=dict(entry.headers),
             semconv_name=entry.semconv_name or _semconv(name, entry.kind),
-            unsupported_parameters=frozenset(entry.unsupported_parameters),
+            unsupported_parameters=frozenset(entry.unsupported_parameters) | UNSUPPORTED[entry.kind],
             unavailable=self._unavailable(path, entry, keyless=auth in KEYLESS),
         )
         if entry.entra_scope is not None:

@@ -46,6 +46,14 @@ def render_path(path: Path) -> str:
     return "".join(parts)
 
 
+class CatalogError(ConfigurationError):
+    """The catalog is wrong. ``registered`` names the dynamically registered models that have a part in it."""
+
+    def __init__(self, message: str, *, problems: Sequence[str], registered: frozenset[str] = frozenset()) -> None:
+        super().__init__(message, problems=problems)
+        self.registered = registered
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One problem or warning. ``registered`` names the dynamically registered model it is in; None is the file."""
@@ -121,12 +129,13 @@ class Findings:
         return text
 
     def raise_if_any(self) -> None:
-        """Raise `ConfigurationError` with every problem, if there is one."""
+        """Raise `CatalogError` with every problem, if there is one."""
         if self.problems:
             problems = self.render(self.problems)
             count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
             message = f"The catalog {self.source} has {count}:\n" + "\n".join(problems)
-            raise ConfigurationError(message, problems=problems)
+            registered = frozenset(found.registered for found in self.problems if found.registered is not None)
+            raise CatalogError(message, problems=problems, registered=registered)
 
 
 def _sentence(error: ErrorDetails, fields: Sequence[str]) -> str:
