@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from shared.adapters.providers import azure_openai, openai_compatible
+from shared.adapters.providers import anthropic, azure_openai, openai_compatible
 from shared.adapters.providers.http_provider import HttpProvider, WireProtocol
 from shared.core.registry import ProviderKind
 from shared.ports import HttpTransport, ModelProvider, TokenSource
@@ -13,6 +13,7 @@ from shared.ports import HttpTransport, ModelProvider, TokenSource
 PROTOCOLS: Final[Mapping[ProviderKind, WireProtocol]] = {
     ProviderKind.AZURE_OPENAI: azure_openai.PROTOCOL,
     ProviderKind.OPENAI_COMPATIBLE: openai_compatible.PROTOCOL,
+    ProviderKind.ANTHROPIC: anthropic.PROTOCOL,
 }
 
 
