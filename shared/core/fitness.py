@@ -157,6 +157,7 @@ class Demands:
     """A request as the checks take it. ``allowed`` are the models the key may use, None all."""
 
     requirements: Requirements
+    operation: str
     health: HealthSnapshot
     allowed: frozenset[str] | None
     excluded: frozenset[str]
@@ -176,6 +177,7 @@ def demands_of(
     limit = requirements.max_output_tokens
     return Demands(
         requirements=requirements,
+        operation=requirements.operation.value,
         health=health,
         allowed=allowed,
         excluded=models_named(wishes.exclude_models, registry) if wishes.exclude_models else frozenset(),
@@ -247,10 +249,9 @@ Check = Callable[[Fact, Demands], Reason | None]
 
 
 def _operation(fact: Fact, demands: Demands) -> Reason | None:
-    operation = demands.requirements.operation
-    if operation.value in fact.capabilities:
+    if demands.operation in fact.capabilities:
         return None
-    return Reason(ReasonCode.OPERATION, f"{fact.model.name} does not do {operation.value}")
+    return Reason(ReasonCode.OPERATION, f"{fact.model.name} does not do {demands.operation}")
 
 
 def _allowed(fact: Fact, demands: Demands) -> Reason | None:

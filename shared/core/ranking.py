@@ -106,7 +106,10 @@ _SCORES: Final[dict[Objective, Callable[[Fact, Demands], float]]] = {
 
 
 def ranked(models: list[list[Fact]], demands: Demands, *, objective: Objective, task: str) -> list[list[Fact]]:
-    """Return models (each its usable deployments, the first to be asked first) in the order of the objective."""
+    """Return models (each its usable deployments) in the order of the objective.
+
+    A model is judged by its first usable deployment: lowest priority number, then catalog order. Chance has no part in it.
+    """
     names = names_of_task(task)
     score = _SCORES[objective]
     known = demands.health.deployments

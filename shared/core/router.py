@@ -59,13 +59,18 @@ class _Group:
 
 @dataclass(slots=True)
 class _Draft:
-    """A route being made, within one call of `plan`."""
+    """A route being made, within one call of `plan`.
+
+    ``limit`` is how many candidates it may have, ``resting`` how many deployments have a breaker that does not admit calls now.
+    """
 
     facts: Facts
     demands: Demands
     checks: tuple[Check, ...]
     draw: float
     objective: Objective
+    limit: int
+    resting: int
     dropped: list[Dropped] = field(default_factory=list)
     entries: list[tuple[Fact, Reason | None]] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
@@ -77,7 +82,10 @@ class _Draft:
             task = self.demands.requirements.task
             fitting = ranked(fitting, self.demands, objective=self.objective, task=task)
         for found in fitting:
-            self.entries += [(fact, group.reason) for fact in found]
+            # Health moves nothing forward by more places than there are deployments resting: past that, order is not seen.
+            seen = len(self.entries) < self.limit + self.resting
+            order = arranged(found, self.demands, self.draw) if seen else found
+            self.entries += [(fact, group.reason) for fact in order]
 
     def _fitting(self, name: str) -> list[Fact]:
         if name in self.seen:
@@ -89,17 +97,17 @@ class _Draft:
             detail = f"{name} has no deployment in the catalog" if known else f"the catalog has no model or alias {name}"
             self.dropped.append(Dropped("", name, Reason(ReasonCode.UNAVAILABLE, detail)))
             return []
-        fitting = [fact for fact in facts if self._fits(fact)]
-        return arranged(fitting, self.demands, self.draw) if fitting else fitting
-
-    def _fits(self, fact: Fact) -> bool:
-        demands = self.demands
-        for check in self.checks:
-            reason = check(fact, demands)
-            if reason is not None:
-                self.dropped.append(Dropped(fact.id, fact.model.name, reason))
-                return False
-        return True
+        fitting = []
+        demands, checks = self.demands, self.checks
+        for fact in facts:
+            for check in checks:
+                reason = check(fact, demands)
+                if reason is not None:
+                    self.dropped.append(Dropped(fact.id, name, reason))
+                    break
+            else:
+                fitting.append(fact)
+        return fitting
 
 
 def plan(
@@ -126,6 +134,8 @@ def plan(
         checks=checks_for(demands),
         draw=draw,
         objective=_objective(requirements, registry, rule),
+        limit=registry.policy.max_candidates,
+        resting=sum(state.admits_in > 0 for state in health.deployments.values()),
     )
     assignment = _assignment(requirements, draft.facts, draw)
     if assignment is not None:
@@ -133,7 +143,7 @@ def plan(
         draft.add(_Group(stands_for(assignment.model, registry), Reason(ReasonCode.EXPERIMENT, detail)))
     for group in _named(requirements.model, demands, registry) if named else _auto(draft, rule):
         draft.add(group)
-    candidates = _candidates(draft, limit=registry.policy.max_candidates)
+    candidates = _candidates(draft)
     return Route(
         task=requirements.task,
         candidates=candidates,
@@ -254,17 +264,14 @@ def _takes_part(requirements: Requirements, experiment: Experiment, facts: Facts
 # ---- what comes of it ------------------------------------------------------------------------------------------------
 
 
-def _candidates(draft: _Draft, *, limit: int) -> tuple[Candidate, ...]:
-    entries = _by_health(draft.entries, draft.demands.health)
-    for fact, _ in entries[limit:]:
-        draft.dropped.append(fact.beyond)
-    return tuple(_candidate(fact, reason, draft) for fact, reason in entries[:limit])
+def _candidates(draft: _Draft) -> tuple[Candidate, ...]:
+    entries = _by_health(draft.entries, draft.demands.health) if draft.resting else draft.entries
+    draft.dropped += [fact.beyond for fact, _ in entries[draft.limit :]]
+    return tuple(_candidate(fact, reason, draft) for fact, reason in entries[: draft.limit])
 
 
 def _by_health(entries: list[tuple[Fact, Reason | None]], health: HealthSnapshot) -> list[tuple[Fact, Reason | None]]:
     known = health.deployments
-    if not known:
-        return entries
 
     def key(entry: tuple[Fact, Reason | None]) -> tuple[int, float]:
         state = known.get(entry[0].id)
