@@ -11,7 +11,17 @@ from decimal import Decimal
 
 from shared.core.chat import Chunk, Completion, InferenceRequest, Operation, Requirements, Usage
 from shared.core.failures import Failed
-from shared.core.registry import Deployment, FailoverPolicy, Model, Price, Provider, ProviderKind, Rates, Registry, RoutingPolicy
+from shared.core.registry import (
+    Deployment,
+    FailoverPolicy,
+    Model,
+    Price,
+    Provider,
+    ProviderKind,
+    Rates,
+    Registry,
+    RoutingPolicy,
+)
 from shared.ports import Call
 
 PRICE = Price(date(2026, 1, 1), Rates(Decimal(1), Decimal(2)))
@@ -146,7 +156,8 @@ def registry(
         deployments=built,
         by_model={model: tuple(one for one in built.values() if one.model == model) for model in models},
         policy=RoutingPolicy(
-            fallbacks={models[0]: tuple(models[1:])} if models else {}, failover=failover or FailoverPolicy(backoff=1, max_wait=5)
+            fallbacks={models[0]: tuple(models[1:])} if models else {},
+            failover=failover or FailoverPolicy(backoff=1, max_wait=5),
         ),
     )
 

@@ -19,11 +19,15 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from shared.core.breaker import FOREVER
 from shared.core.failures import RULES, Failed, FailureKind, Remedy, Skip
 from shared.core.registry import FailoverPolicy
 from shared.core.route import Candidate, Route
+
+MIN_POSTPONEMENT: Final = 0.02
+"""Seconds before a candidate that refused to be called is asked again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +165,13 @@ class _Chain:
         return None
 
     def _postpone(self, entry: _Entry, failed: Failed) -> None:
-        # Its breaker changed its mind since the plan was made. That is no attempt; ask it when it says, or as a last resort.
-        if failed.retry_after is None:
-            entry.last_resort = True
-        else:
-            entry.ready_at = max(self.now, self.now + failed.retry_after)
+        # Its breaker changed its mind since the plan was made. That is no attempt: ask when it says, or as a last resort, but
+        # one that refuses even that is out, and one that says "now" is given a moment, so that nothing spins.
+        if failed.retry_after is not None:
+            entry.ready_at = self.now + max(failed.retry_after, MIN_POSTPONEMENT)
+        elif entry.last_resort:
+            return
+        entry.last_resort = failed.retry_after is None
         self.entries.append(entry)
 
     def _filtered_for_good(self, failed: Failed) -> bool:

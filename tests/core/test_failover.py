@@ -184,6 +184,16 @@ def test_a_refused_admission_is_no_attempt_and_loses_nothing() -> None:
     assert ["azure/sol", "wait 2", "azure/sol"] == world.steps
 
 
+def test_whoever_keeps_refusing_admission_does_not_make_it_spin() -> None:
+    """One that refuses even as a last resort is left out; one that says "now" is given a moment each time, within the bound."""
+    world = World({"azure/sol": [K.NOT_ADMITTED] * 1000})
+    assert Ended.NOBODY_LEFT is world.run(A).ended
+    assert ["azure/sol", "azure/sol!"] == world.steps
+    world = World({"azure/sol": [Failed(K.NOT_ADMITTED, "", retry_after=0)] * 10_000})
+    assert Ended.TOO_LONG_A_WAIT is world.run(A).ended
+    assert len(world.steps) < 600
+
+
 @pytest.mark.parametrize(
     ("kind", "pointless"),
     [
