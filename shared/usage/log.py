@@ -1,0 +1,328 @@
+"""Writing usage down without making anybody wait, and reading it back.
+
+`UsageLog.record` puts the record in a queue; a task, started on demand and gone when the queue is empty, writes what has
+gathered in transactions of up to 100 rows. A request's rows are written together and only inserted: a retry of a write that
+had happened, or a second record of a request, finds the rows and changes nothing. While the store does not answer, records
+wait in memory; when too many wait, first traces and then whole records are given up, counted and reported in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+from collections.abc import AsyncGenerator, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from shared.core import ids
+from shared.core.errors import InvalidRequestError, StorageUnavailableError
+from shared.core.records import RequestRecord
+from shared.ports import (
+    MAX_TRANSACTION,
+    Action,
+    Clock,
+    Entity,
+    EntityExistsError,
+    InvalidEntityError,
+    Op,
+    Tables,
+)
+from shared.usage import rows
+from shared.usage.report import Sums, UsageQuery, UsageRow
+from shared.usage.rows import Place, StoredAttempt, StoredRequest
+
+GATHER_SECONDS: Final = 0.1
+"""How long records gather before they are written together: what a killed process may lose."""
+MAX_BACKOFF_SECONDS: Final = 15.0
+MAX_TRACES: Final = 5_000
+"""Records waiting with their traces; those that come later wait without."""
+MAX_PENDING: Final = 50_000
+"""Records waiting at all (about 2 KB each)."""
+CLOSING_TRIES: Final = 5
+
+_GROUP: Final = 1_000
+_SLICE: Final = 25
+"""Records laid out before other tasks have their turn: about half a millisecond."""
+_MAX_WEIGHT: Final = 1_500_000
+"""Bytes of one transaction, so that it stays under the 4 MiB Table Storage takes."""
+_ROW_WEIGHT: Final = 3_000
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Rows of one partition that go together, and whose they are."""
+
+    records: list[RequestRecord] = field(default_factory=list)
+    ops: list[Op] = field(default_factory=list)
+    weight: int = 0
+
+
+class UsageLog:
+    """The usage of one process, over the store that all processes share. To be used from one event loop at a time.
+
+    ``dropped`` counts records that are lost, ``dropped_traces`` records kept without their trace, ``duplicates`` records of a
+    request that was recorded before.
+    """
+
+    def __init__(self, tables: Tables, clock: Clock) -> None:
+        self._table = tables.table(rows.TABLE)
+        self._clock = clock
+        self._pending: dict[str, RequestRecord] = {}
+        self._known_days: set[str] = set()
+        self._lock = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.dropped = 0
+        self.dropped_traces = 0
+        self.duplicates = 0
+
+    # ---- writing -----------------------------------------------------------------------------------------------------
+
+    def record(self, record: RequestRecord) -> None:
+        """Take a record to be written soon. Never waits and never raises."""
+        if record.request_id in self._pending:
+            self.duplicates += 1
+            return
+        waiting = len(self._pending)
+        if waiting >= MAX_PENDING:
+            self._drop("The usage log is full: the store has not answered for too long")
+            return
+        if waiting >= MAX_TRACES and record.trace:
+            self.dropped_traces += 1
+            record = replace(record, trace={"truncated": True, "reason": "the store did not answer"})
+        self._pending[record.request_id] = record
+        self._wake()
+
+    async def flush(self) -> None:
+        """Write everything taken so far; raise `StorageUnavailableError` when the store did not take it (it is kept)."""
+        if not self._pending:
+            return
+        self._wake()
+        last = next(reversed(self._pending))
+        while last in self._pending:
+            await self._write()
+
+    async def aclose(self) -> None:
+        """Write what is left, trying for a few seconds; what could not be written is counted and reported. Never raises."""
+        if self._task is not None and self._loop is asyncio.get_running_loop():
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for attempt in range(CLOSING_TRIES):
+            try:
+                while self._pending:
+                    await self._write()
+            except StorageUnavailableError:
+                await self._clock.sleep(self._backoff(attempt))
+        if self._pending:
+            self.dropped += len(self._pending)
+            _log.critical("%d usage records are lost: the store did not take them before the end", len(self._pending))
+            self._pending.clear()
+
+    def _wake(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # outside a loop there is nobody to write yet; the next record or flush does
+            return
+        if self._loop is not loop:  # the loop that knew the lock and the task is gone
+            self._loop, self._lock, self._task = loop, asyncio.Lock(), None
+        if self._task is None or self._task.done():
+            self._task = loop.create_task(self._drain(), name="switchyard-usage")
+
+    async def _drain(self) -> None:
+        failures = 0
+        while self._pending:
+            await self._clock.sleep(self._backoff(failures) if failures else GATHER_SECONDS)
+            try:
+                await self._write()
+            except StorageUnavailableError as error:
+                failures += 1
+                _log.warning("%d usage records wait for the store: %s", len(self._pending), error.message)
+            else:
+                failures = 0
+            await asyncio.sleep(0)  # a clock that does not really wait must not keep the loop from others
+
+    def _backoff(self, failures: int) -> float:
+        return min(MAX_BACKOFF_SECONDS, 0.2 * 2.0 ** min(failures, 10)) * (0.5 + self._clock.draw() / 2)
+
+    async def _write(self) -> None:
+        """Write the oldest records; those that are in the store, or can never be, leave the queue."""
+        async with self._lock:
+            batches = await self._batches(list(itertools.islice(self._pending.values(), _GROUP)))
+            writing = []
+            for batch in batches:
+                writing.append(asyncio.ensure_future(self._write_batch(batch)))
+                await asyncio.sleep(0)  # let it lay out its rows before the next one does, and others have their turn
+            failures = [failed for failed in await asyncio.gather(*writing) if failed is not None]
+        if failures:
+            raise failures[0]
+
+    async def _batches(self, records: list[RequestRecord]) -> list[_Batch]:
+        open_batches: dict[str, _Batch] = {}
+        complete: list[_Batch] = []
+        days: dict[str, None] = {}
+        for number, record in enumerate(records, 1):
+            place = rows.place_of(record.request_id)
+            found = self._laid_out(record, place)
+            if not found:
+                self._pending.pop(record.request_id, None)
+                continue
+            days[place.day] = None
+            weight = sum(map(_weight, found))
+            batch = open_batches.setdefault(place.partition, _Batch())
+            if batch.ops and (len(batch.ops) + len(found) > MAX_TRANSACTION or batch.weight + weight > _MAX_WEIGHT):
+                complete.append(batch)
+                batch = open_batches[place.partition] = _Batch()
+            batch.records.append(record)
+            batch.ops += [Op(Action.INSERT, entity) for entity in found]
+            batch.weight += weight
+            if number % _SLICE == 0:
+                await asyncio.sleep(0)
+        await self._announce(days)
+        return [*complete, *open_batches.values()]
+
+    def _laid_out(self, record: RequestRecord, place: Place) -> list[Entity]:
+        try:
+            return rows.entities(record, place)
+        except (TypeError, ValueError, AttributeError) as error:
+            self._drop(f"The usage record of {record.request_id:.60} can't be written: {type(error).__name__}")
+            return []
+
+    async def _announce(self, days: Iterable[str]) -> None:
+        """Say which days have rows, before they have: a report looks only there."""
+        for day in days:
+            if day not in self._known_days:
+                await self._table.transact([Op(Action.UPSERT, Entity(rows.DAYS, day))])
+                self._known_days.add(day)
+
+    async def _write_batch(self, batch: _Batch) -> StorageUnavailableError | None:
+        try:
+            if not await self._inserted(batch.ops):
+                for record in batch.records:
+                    await self._write_one(record)
+        except StorageUnavailableError as error:
+            return error
+        for record in batch.records:
+            self._pending.pop(record.request_id, None)
+        return None
+
+    async def _inserted(self, ops: list[Op]) -> bool:
+        """Insert in one transaction; False when that can't be, for the sake of one of the rows."""
+        if len(ops) > MAX_TRANSACTION:
+            return False
+        try:
+            if ops:
+                await self._table.transact(ops)
+        except (EntityExistsError, InvalidEntityError):
+            return False
+        return True
+
+    async def _write_one(self, record: RequestRecord) -> None:
+        """Insert one request's rows, the request itself last; leave rows that are there as they are."""
+        found = self._laid_out(record, rows.place_of(record.request_id))
+        for at in range(0, len(found), MAX_TRANSACTION):
+            entities = found[at : at + MAX_TRANSACTION]
+            last = at + MAX_TRANSACTION >= len(found)
+            try:
+                await self._insert_mended(entities)
+            except EntityExistsError:
+                self.duplicates += last
+            except InvalidEntityError as error:
+                self._drop(f"The usage record of {record.request_id:.60} can't be stored: {error.message}")
+
+    async def _insert_mended(self, entities: list[Entity]) -> None:
+        try:
+            await self._table.transact([Op(Action.INSERT, entity) for entity in entities])
+        except InvalidEntityError:
+            await self._table.transact([Op(Action.INSERT, rows.mended(entity)) for entity in entities])
+
+    def _drop(self, message: str) -> None:
+        self.dropped += 1
+        if self.dropped.bit_count() == 1:  # the 1st, 2nd, 4th …: loud, and no flood
+            _log.error("%s. Usage records lost so far: %d", message, self.dropped)
+
+    # ---- reading -----------------------------------------------------------------------------------------------------
+
+    async def find(self, request_id: str) -> StoredRequest | None:
+        """Return what is known of a request, written or still waiting, or None."""
+        waiting = self._pending.get(request_id)
+        if waiting is not None:
+            return StoredRequest(waiting, pending=True)
+        place = rows.place_of(request_id)
+        if place.day == rows.UNDATED and not request_id:
+            return None
+        request = await self._table.get(place.partition, place.request)
+        if request is None:
+            return None
+        start, end = place.attempts
+        attempts = [entity async for entity in self._table.query(place.partition, start=start, end=end)]
+        trace = await self._table.get(place.partition, place.trace)
+        try:
+            return rows.stored_request(request, attempts, trace)
+        except ValueError as error:
+            message = f"The usage rows of {request_id:.60} are damaged: {error}."
+            raise StorageUnavailableError(message) from error
+
+    async def rows(self, start: float, end: float) -> AsyncGenerator[StoredAttempt, None]:
+        """Yield the attempts of requests that began from ``start`` up to but without ``end``, a day after the other.
+
+        Within a day the order is that of the store. What still waits is written first. A damaged row is skipped and reported.
+        """
+        async for entity in self._entities(rows.ATTEMPT, start, end):
+            try:
+                yield rows.stored_attempt(entity)
+            except ValueError as error:
+                _damaged(entity, error)
+
+    async def report(self, query: UsageQuery) -> list[UsageRow]:
+        """Add up usage; what still waits is written first. Raise `InvalidRequestError` for a query that makes no sense."""
+        sums = Sums(query)
+        for kind, add in ((rows.REQUEST, sums.add_request), (rows.ATTEMPT, sums.add_attempt)):
+            async for entity in self._entities(kind, query.start, query.end):
+                try:
+                    add(entity.properties)
+                except ValueError as error:
+                    _damaged(entity, error)
+        return sums.rows()
+
+    async def _entities(self, kind: str, start: float, end: float) -> AsyncGenerator[Entity, None]:
+        first, beyond = _bounds(start, end)
+        with contextlib.suppress(StorageUnavailableError):  # if it is, reading says so
+            await self.flush()
+        days = [entity.row async for entity in self._table.query(rows.DAYS)]
+        for day in days:
+            dated = day != rows.UNDATED
+            if dated and not rows.day_of(first) <= day <= rows.day_of(beyond):
+                continue
+            lower = kind + (ids.lowest(first) if dated else "")
+            upper = kind + (ids.lowest(beyond) if dated else "~")
+            for partition in rows.partitions_of(day):
+                async for entity in self._table.query(partition, start=lower, end=upper):
+                    if dated or first <= _requested_at(entity) < beyond:
+                        yield entity
+
+
+def _requested_at(entity: Entity) -> float:
+    found = entity.properties.get("requested_at")
+    return found if isinstance(found, int | float) else -1.0
+
+
+def _bounds(start: float, end: float) -> tuple[float, float]:
+    latest = 253_402_300_799.0  # the end of the year 9999: what a date can say
+    if not start <= end:
+        message = "The start of a report must be before its end."
+        raise InvalidRequestError(message, param="start")
+    return min(max(start, 0.0), latest), min(max(end, 0.0), latest)
+
+
+def _weight(entity: Entity) -> int:
+    if not entity.row.startswith(rows.TRACE):
+        return _ROW_WEIGHT
+    return _ROW_WEIGHT + sum(2 * len(value) for value in entity.properties.values() if isinstance(value, str))
+
+
+def _damaged(entity: Entity, error: ValueError) -> None:
+    _log.error("The usage row %s in %s is damaged and left out: %s", entity.row, entity.partition, error)
