@@ -8,15 +8,20 @@ second try of an idempotent request on a stale connection, and ``trust_env``, wh
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
 import urllib.request
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextvars import ContextVar
+from functools import lru_cache
+from io import BytesIO
 from typing import TYPE_CHECKING, Final, Self
 
 import aiohttp
 from aiohttp.client_exceptions import UnixClientConnectorError
 from aiohttp.http_exceptions import HttpProcessingError
+from multidict import CIMultiDict
 from yarl import URL
 
 from shared.ports import (
@@ -34,6 +39,8 @@ from shared.ports import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from aiohttp.connector import Connection
+
 KEEP_ALIVE: Final = 50.0
 """Seconds an idle connection may be used again: less than the 60 s and more after which vendors' edges close theirs, so that a
 POST does not meet a connection that is being closed. Servers that close sooner (uvicorn, Node: 5 s) stand near, and their close
@@ -45,9 +52,7 @@ DNS_TTL: Final = 30.0
 
 MAX_HEADER: Final = 32 * 1024
 MAX_TARGETS: Final = 1024
-
-AUTOMATIC_HEADERS: Final = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
-"""Headers aiohttp adds unless told not to. Host and Content-Length are the protocol's and stay."""
+LARGE_BODY: Final = 512 * 1024
 
 
 # ---- errors ----------------------------------------------------------------------------------------------------------
@@ -151,24 +156,54 @@ def translate(error: BaseException) -> TransportError:
     return next(make(error) for kind, make in ERRORS if isinstance(error, kind))
 
 
+# ---- the request -----------------------------------------------------------------------------------------------------
+
+
+_HEAD: Final[ContextVar[tuple[asyncio.Timeout, float]]] = ContextVar("head")
+"""The time limit of the request that the running task is sending, not yet running, and its seconds: how `_Request` finds it
+through aiohttp. One timer of our own instead of aiohttp's three saves 20 µs a request."""
+
+_SKIPPED: Final = CIMultiDict[None]({"Content-Type": None})
+
+
+class _Request(aiohttp.ClientRequest):
+    """A request that adds no headers (Host and Content-Length are the protocol's) and starts the clock when it is written."""
+
+    def update_auto_headers(self, skip_auto_headers: Iterable[str] | None) -> None:  # noqa: ARG002  # the base's signature
+        """Add nothing: no Accept, Accept-Encoding, User-Agent or Content-Type. aiohttp's own way to skip costs 10 µs."""
+        self._skip_auto_headers = _SKIPPED
+
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        """Write the request to a connection that stands."""
+        limit, seconds = _HEAD.get()
+        limit.reschedule(asyncio.get_running_loop().time() + seconds)
+        return await super().send(conn)
+
+
 # ---- the response ----------------------------------------------------------------------------------------------------
 
 
 class _Response:
     """A response whose head has arrived."""
 
-    __slots__ = ("_response", "headers", "status")
+    __slots__ = ("_response", "_silence", "headers", "status")
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, silence: float) -> None:
         self._response = response
+        self._silence = silence
         self.status = response.status
         self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
 
     async def read(self, limit: int) -> bytes:
-        """Return the whole body; raise `ResponseTooLargeError` above ``limit`` bytes, counted after decompression."""
+        """Return the whole body; raise `ResponseTooLargeError` above ``limit`` bytes, counted after decompression.
+
+        A pause as long as the head was allowed to take is a `TransportTimeoutError`.
+        """
         content = self._response.content
         parts: list[bytes] = []
         size = 0
+        if not content.is_eof():
+            self._allow_silence(self._silence)
         try:
             while not content.at_eof():
                 part = await content.readany()
@@ -234,24 +269,28 @@ class _AiohttpTransport:
     async def send(self, request: HttpRequest, *, connect: float, head: float) -> HttpResponse:
         """Send and wait for the response's head, at most ``head`` seconds after the connection stands.
 
-        A provider that drips its head, or does not take the request's body, may use what ``connect`` left over too.
+        Raise a `TransportError`. Cancelling closes the connection.
         """
-        session = self._session or self._open()
+        session = self._session
+        if session is None or session.closed:
+            session = self._open()
+        limit = asyncio.timeout(None)
+        _HEAD.set((limit, head))
         try:
             url, proxy = self._targets.get(request.url) or self._target(request.url)
-            async with asyncio.timeout(connect + head):
+            async with limit:
                 response = await session.request(
                     request.method,
                     url,
-                    data=request.body,
+                    data=_sendable(request.body),
                     headers=request.headers,
                     allow_redirects=False,
                     proxy=proxy,
-                    timeout=aiohttp.ClientTimeout(total=None, connect=connect, sock_read=head),
+                    timeout=_connect_within(connect),
                 )
         except RAISED as error:
             raise translate(error) from error
-        return _Response(response)
+        return _Response(response, head)
 
     async def aclose(self) -> None:
         """Close every connection. May be called twice; requests after it fail as `ConnectError`."""
@@ -267,7 +306,7 @@ class _AiohttpTransport:
         session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=AUTOMATIC_HEADERS,
+            request_class=_Request,
             max_line_size=MAX_HEADER,
             max_field_size=MAX_HEADER,
         )
@@ -286,6 +325,16 @@ class _AiohttpTransport:
             self._targets.clear()
         self._targets[url] = parsed, proxy
         return parsed, proxy
+
+
+@lru_cache(maxsize=64)
+def _connect_within(seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, connect=seconds, ceil_threshold=math.inf)
+
+
+def _sendable(body: bytes | None) -> bytes | BytesIO | None:
+    """Return a large body as a stream: aiohttp writes it piece by piece then, and the loop goes on meanwhile."""
+    return body if body is None or len(body) <= LARGE_BODY else BytesIO(body)
 
 
 def open_transport(*, limit: int = 0, trust_env: bool = True) -> HttpTransport:
