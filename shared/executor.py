@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
 from shared.core import router
-from shared.core.chat import Chunk, Completion, InferenceRequest, Requirements
+from shared.core.chat import Capability, Chunk, Completion, InferenceRequest, Operation, Requirements
 from shared.core.errors import (
     AllAttemptsFailedError,
     DeadlineExceededError,
@@ -24,11 +24,19 @@ from shared.core.errors import (
 )
 from shared.core.failover import Attempt, AttemptFailed, Ended, Event, Outcome, Step, Succeeded, Wait, Waited, failover
 from shared.core.failures import CALLERS_FAULT, Failed, FailureKind
+from shared.core.health import BreakerState
 from shared.core.records import SUCCEEDED, Caller
-from shared.core.route import Route
+from shared.core.registry import Deployment
+from shared.core.route import Candidate, Route
 from shared.execution import Execution, Open, Seen
 from shared.gateway import Gateway
+from shared.health_book import HealthReport
 from shared.ports import Clock
+
+PROBER: Final = Caller(key_id="probe", project="switchyard", name="health probe")
+PROBE_TOKENS: Final = 16
+SILENT_AFTER: Final = 600.0
+"""Seconds without a call after which a deployment's health is no longer known."""
 
 Perform = Callable[[Attempt], Awaitable[Succeeded | AttemptFailed]]
 
@@ -151,6 +159,51 @@ def plan_route(gateway: Gateway, caller: Caller, requirements: Requirements) -> 
         draw=clock.draw(),
         allowed=caller.models,
     )
+
+
+async def probe(gateway: Gateway, *, request_id: Callable[[], str]) -> dict[str, bool]:
+    """Make one small call to every deployment that an open breaker keeps from being called, or that has been silent.
+
+    Only deployments this instance has called before: what nobody uses is not worth a bill. Probes are written down like any
+    other request, under the key ``probe``. Returns who answered.
+    """
+    now = gateway.clock.monotonic()
+    registry = gateway.catalog.current
+    due = [
+        registry.deployments[name]
+        for name, report in gateway.health.report(now).items()
+        if name in registry.deployments and registry.deployments[name].unavailable is None and _due(report, now)
+    ]
+    answered = await asyncio.gather(*(_probe_one(gateway, deployment, request_id()) for deployment in due))
+    return {deployment.id: well for deployment, well in zip(due, answered, strict=True)}
+
+
+def _due(report: HealthReport, now: float) -> bool:
+    if report.health.admits_in > 0:
+        return False
+    silent = report.last_call_at is not None and now - report.last_call_at >= SILENT_AFTER
+    return silent or report.health.breaker is not BreakerState.CLOSED
+
+
+async def _probe_one(gateway: Gateway, deployment: Deployment, request_id: str) -> bool:
+    embeds = Capability.CHAT not in gateway.catalog.current.models[deployment.model].capabilities
+    if embeds:
+        payload: dict[str, object] = {"model": deployment.model, "input": "ping"}
+        requirements = Requirements(Operation.EMBEDDINGS, deployment.model, "embeddings", input_tokens=1)
+    else:
+        messages = [{"role": "user", "content": "ping"}]
+        payload = {"model": deployment.model, "messages": messages, "max_tokens": PROBE_TOKENS}
+        requirements = Requirements(
+            Operation.CHAT, deployment.model, "conversation", input_tokens=8, max_output_tokens=PROBE_TOKENS
+        )
+    execution = Execution(gateway, PROBER, InferenceRequest(payload, requirements), request_id)
+    candidate = Candidate(deployment.id, deployment.model, deployment.provider, ())
+    with _closing(execution):
+        policy = replace(execution.registry.policy.failover, max_attempts=1, max_wait=0.0)
+        outcome = await drive(failover(Route("probe", (candidate,)), policy), execution.ask_whole, gateway.clock)
+        well = outcome.ended is Ended.ANSWERED
+        execution.close(SUCCEEDED if well else "probe_failed")
+    return well
 
 
 async def drive(flow: Generator[Step, Event, Outcome], perform: Perform, clock: Clock) -> Outcome:

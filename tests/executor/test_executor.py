@@ -22,7 +22,7 @@ from shared.core.failures import Failed, FailureKind
 from shared.core.health import BreakerState
 from shared.core.records import SUCCEEDED
 from shared.core.registry import FailoverPolicy, Registry, Timeouts
-from shared.executor import AnswerStream, complete, open_stream, plan_route
+from shared.executor import AnswerStream, complete, open_stream, plan_route, probe
 from tests.executor.conftest import CALLER, Bench
 from tests.fakes import Hang, answer, chunks, registry, request, texts
 
@@ -290,6 +290,22 @@ async def test_a_plan_asks_nobody(bench: Make) -> None:
     assert ["azure/sol", "openai/luna"] == [candidate.deployment for candidate in route.candidates]
     assert [] == one.provider.asked
     assert [] == one.written
+
+
+async def test_a_probe_asks_only_who_is_shut_out_or_silent_and_is_accounted(bench: Make) -> None:
+    """Whoever serves is left alone; an open breaker past its cooldown is closed by a good probe."""
+    one = bench(registry("azure/sol", "openai/luna", "vllm/mine"))
+    one.provider.script("azure/sol", *[failed(K.SERVER_ERROR)] * 3)
+    for number in range(3):
+        await complete(one.gateway, CALLER, request(), request_id=f"req_{number}")
+    names = iter(f"req_probe_{number}" for number in range(10))
+    assert {} == await probe(one.gateway, request_id=lambda: next(names))
+    one.clock.seconds += 6
+    assert {"azure/sol": True} == await probe(one.gateway, request_id=lambda: next(names))
+    assert BreakerState.CLOSED is one.gateway.health.snapshot(one.clock.seconds).of("azure/sol").breaker
+    assert ("probe", 20_000) == (one.written[-1].key_id, one.written[-1].cost)
+    one.clock.seconds += 600
+    assert {"azure/sol", "openai/luna"} == set(await probe(one.gateway, request_id=lambda: next(names)))
 
 
 async def test_a_thousand_requests_at_once_are_each_written_down_once(bench: Make) -> None:
