@@ -116,7 +116,7 @@ def reply(ask: Ask, index: int = 0) -> Reply:
 
 def split_words(text: str) -> tuple[str, ...]:
     """Cut a text into the pieces a stream sends: a word with the blanks after it."""
-    return tuple(re.findall(r"\s*\S{1,12}\s?", text)) or ((text,) if text else ())
+    return tuple(re.findall(r"\s*\S{1,12}\s?|\s+", text))
 
 
 def _stopped(text: str, stops: tuple[str, ...]) -> tuple[str, str, str | None]:

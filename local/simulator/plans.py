@@ -353,7 +353,7 @@ def _inside_characters(data: bytes) -> Iterator[bytes]:
 
 
 def _sse_odd(case: Case) -> Plan:
-    """Use everything the event-stream format allows and few providers do: comments, CRLF, ids, retry, no blank after a colon."""
+    """Use everything the event-stream format allows and few providers do: comments, CRLF, ids, retry, a bare colon."""
     if case.answer.events is None:
         return _good(case)
     plan = _good(case)
