@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from decimal import Decimal
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -72,7 +73,7 @@ class Assembly:
         """Return the registry."""
         draft = self.draft
         providers = {name: self._provider(name, entry) for name, entry in draft.providers.items()}
-        models = {name: _model(name, entry) for name, entry in draft.models.items()}
+        models = {name: _model(name, entry, self._lifecycle_of(name, entry)) for name, entry in draft.models.items()}
         policy = _policy(draft.policy)
         deployments: dict[str, Deployment] = {}
         by_model: dict[str, tuple[Deployment, ...]] = dict.fromkeys(models, ())
@@ -167,6 +168,16 @@ class Assembly:
             unavailable=None if serves else provider.unavailable,
         )
 
+    def _lifecycle_of(self, name: str, entry: ModelEntry) -> LifecycleFacts:
+        """Return a model's lifecycle: its own, else that of the deployment that lives longest."""
+        if entry.lifecycle is not None:
+            return _lifecycle(entry.lifecycle)
+        lives = [placed.entry.lifecycle for placed in self.draft.deployments if placed.model == name]
+        known = [_lifecycle(life) for life in lives if life is not None and life.retires_on is not None]
+        if not known or len(known) < len(lives):
+            return LifecycleFacts()
+        return max(known, key=lambda life: life.retires_on or date.min)
+
     # ---- deployments -------------------------------------------------------------------------------------------------
 
     def _deployment(self, placed: PlacedDeployment, provider: Provider, model: Model, *, policy: RoutingPolicy) -> Deployment:
@@ -187,6 +198,7 @@ class Assembly:
             provisioned=entry.provisioned,
             base_url=None if simulated else entry.base_url,
             unavailable=_off(placed, model) or provider.unavailable or needs(missing),
+            lifecycle=_lifecycle(entry.lifecycle) if entry.lifecycle is not None else None,
         )
 
 
@@ -201,9 +213,9 @@ def needs(names: Sequence[str]) -> str | None:
 def _off(placed: PlacedDeployment, model: Model) -> str | None:
     if not placed.entry.enabled:
         return placed.entry.disabled_reason or "switched off in the catalog"
-    for lifecycle in (_lifecycle(placed.entry.lifecycle), model.lifecycle):
-        if lifecycle.stage is Lifecycle.RETIRED:
-            return f"retired on {lifecycle.retires_on}" if lifecycle.retires_on else "retired"
+    lifecycle = _lifecycle(placed.entry.lifecycle) if placed.entry.lifecycle is not None else model.lifecycle
+    if lifecycle.stage is Lifecycle.RETIRED:
+        return f"retired on {lifecycle.retires_on}" if lifecycle.retires_on else "retired"
     return None
 
 
@@ -218,8 +230,7 @@ def _semconv(name: str, kind: ProviderKind) -> str:
     return "azure.ai.openai" if kind is ProviderKind.AZURE_OPENAI else name
 
 
-def _model(name: str, entry: ModelEntry) -> Model:
-    stage = entry.lifecycle.stage
+def _model(name: str, entry: ModelEntry, lifecycle: LifecycleFacts) -> Model:
     return Model(
         name=name,
         capabilities=frozenset(entry.capabilities),
@@ -231,15 +242,13 @@ def _model(name: str, entry: ModelEntry) -> Model:
         latency_ms=entry.latency_ms,
         reasoning=entry.reasoning,
         unsupported_parameters=frozenset(entry.unsupported_parameters),
-        lifecycle=_lifecycle(entry.lifecycle),
-        auto=entry.auto if entry.auto is not None else stage is Lifecycle.GENERAL,
+        lifecycle=lifecycle,
+        auto=entry.auto if entry.auto is not None else lifecycle.stage is Lifecycle.GENERAL,
         description=entry.description,
     )
 
 
-def _lifecycle(entry: LifecycleEntry | None) -> LifecycleFacts:
-    if entry is None:
-        return LifecycleFacts()
+def _lifecycle(entry: LifecycleEntry) -> LifecycleFacts:
     return LifecycleFacts(entry.stage, entry.retires_on, entry.source or "", entry.read_on)
 
 

@@ -144,7 +144,8 @@ class _Checker:
             self._prices(placed)
         served = {placed.model for placed in self.draft.deployments}
         for name, model in self.draft.models.items():
-            if name not in served and model.lifecycle.stage is not Lifecycle.RETIRED:
+            retired = model.lifecycle is not None and model.lifecycle.stage is Lifecycle.RETIRED
+            if name not in served and not retired:
                 self.findings.warn(("models", name), "has no deployment, so no request can reach it")
 
     def _prices(self, placed: PlacedDeployment) -> None:

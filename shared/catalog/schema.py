@@ -138,7 +138,7 @@ class ModelEntry(Entry):
     latency_ms: Milliseconds = 1000.0
     reasoning: Truth = False
     unsupported_parameters: list[Name] = Field(default_factory=list)
-    lifecycle: LifecycleEntry = Field(default_factory=LifecycleEntry)
+    lifecycle: LifecycleEntry | None = None
     auto: Truth | None = None
     description: Text = ""
 

@@ -135,11 +135,11 @@ def _beyond(registry: Registry) -> str:
 
 
 def _barred(model: Model, provider: Provider, deployment: Deployment, day: date) -> Reason | None:
-    lifecycle = model.lifecycle
+    lifecycle = deployment.lifecycle or model.lifecycle
     if lifecycle.retires_on is not None and lifecycle.retires_on <= day:
-        return Reason(ReasonCode.RETIRED, f"{model.name} was retired on {lifecycle.retires_on.isoformat()}")
+        return Reason(ReasonCode.RETIRED, f"{model.name} was retired at {provider.name} on {lifecycle.retires_on.isoformat()}")
     if lifecycle.stage is Lifecycle.RETIRED:
-        return Reason(ReasonCode.RETIRED, f"{model.name} is retired")
+        return Reason(ReasonCode.RETIRED, f"{model.name} is retired at {provider.name}")
     why = deployment.unavailable or provider.unavailable
     return None if why is None else Reason(ReasonCode.UNAVAILABLE, why)
 

@@ -186,7 +186,8 @@ class Deployment:
 
     ``target`` is the name sent to the provider. Lower ``priority`` goes first; ``weight`` shares traffic among equals.
     ``prices`` are oldest first; empty means the price is not known. ``provisioned`` capacity is kept for high priority first.
-    ``unavailable`` says why it can't be called; None when it can.
+    ``unavailable`` says why it can't be called; None when it can. ``lifecycle`` is the model's life at this provider, None the
+    model's own: the same weights retire on other days elsewhere.
     """
 
     id: str
@@ -202,6 +203,7 @@ class Deployment:
     provisioned: bool = False
     base_url: str | None = None
     unavailable: str | None = None
+    lifecycle: LifecycleFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)
