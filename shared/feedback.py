@@ -22,6 +22,7 @@ RATINGS: Final = range(1, 6)
 MAX_TEXT: Final = 4_000
 
 _DAYS: Final = "days"
+_MAX_MODEL: Final = 256
 _SAFE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 _log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class Feedback:
             "request_id": request_id,
             "key_id": by,
             "project": record.project,
-            "model": record.model or record.original_model,
+            "model": (record.model or record.original_model)[:_MAX_MODEL],
             "task": record.task,
             "rating": rating,
             "created_at": self._clock.now(),

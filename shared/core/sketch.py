@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 RELATIVE_ERROR: Final = 0.01
-LEAST: Final = 1e-6
-MOST: Final = 1e12
-"""Values outside are counted as the nearest bound; 0 and what is under `LEAST` count as 0. In all, 2,100 buckets at most."""
+LEAST: Final = 1e-3
+MOST: Final = 1e9
+"""A value over `MOST` counts as `MOST`, one under `LEAST` as 0: there are 1,400 buckets at most, whatever is counted."""
 
 _GAMMA: Final = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
 _FACTOR: Final = 1 / math.log(_GAMMA)
