@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from shared.catalog.draft import Draft, PlacedDeployment
     from shared.catalog.findings import Path
     from shared.catalog.schema import (
+        DeploymentEntry,
         LifecycleEntry,
         ModelEntry,
         PolicyEntry,
@@ -171,9 +172,9 @@ class Assembly:
     def _lifecycle_of(self, name: str, entry: ModelEntry) -> LifecycleFacts:
         """Return a model's lifecycle: its own, else that of the deployment that lives longest."""
         if entry.lifecycle is not None:
-            return _lifecycle(entry.lifecycle)
+            return self._lifecycle(entry.lifecycle)
         lives = [placed.entry.lifecycle for placed in self.draft.deployments if placed.model == name]
-        known = [_lifecycle(life) for life in lives if life is not None and life.retires_on is not None]
+        known = [self._lifecycle(life) for life in lives if life is not None and life.retires_on is not None]
         if not known or len(known) < len(lives):
             return LifecycleFacts()
         return max(known, key=lambda life: life.retires_on or date.min)
@@ -183,6 +184,7 @@ class Assembly:
     def _deployment(self, placed: PlacedDeployment, provider: Provider, model: Model, *, policy: RoutingPolicy) -> Deployment:
         entry = placed.entry
         simulated = self.simulator_url is not None
+        lifecycle = self._lifecycle(entry.lifecycle) if entry.lifecycle is not None else None
         missing = () if simulated else self.missing.get((*placed.path, "base_url"), ())
         return Deployment(
             id=deployment_id(placed),
@@ -193,12 +195,36 @@ class Assembly:
             priority=entry.priority,
             weight=entry.weight,
             limits=Limits(**entry.limits.model_dump()),
-            prices=tuple(sorted(map(_price, entry.prices), key=lambda price: price.effective_from)),
+            prices=tuple(sorted(map(self._price, entry.prices), key=lambda price: price.effective_from)),
             timeouts=_timeouts(entry.timeouts, policy.failover.timeouts) if entry.timeouts else None,
             provisioned=entry.provisioned,
             base_url=None if simulated else entry.base_url,
-            unavailable=_off(placed, model) or provider.unavailable or needs(missing),
-            lifecycle=_lifecycle(entry.lifecycle) if entry.lifecycle is not None else None,
+            unavailable=_off(entry, lifecycle or model.lifecycle) or provider.unavailable or needs(missing),
+            lifecycle=lifecycle,
+        )
+
+    # ---- what is dated -----------------------------------------------------------------------------------------------
+
+    def _read(self, source: str | None, read_on: date | None) -> tuple[str, date | None]:
+        """Return where and when something was read; the name of a source stands for both."""
+        named = self.draft.sources.get(source or "")
+        if named is None:
+            return source or "", read_on
+        return named.where, read_on or named.read_on
+
+    def _lifecycle(self, entry: LifecycleEntry) -> LifecycleFacts:
+        return LifecycleFacts(entry.stage, entry.retires_on, *self._read(entry.source, entry.read_on))
+
+    def _price(self, entry: PriceEntry) -> Price:
+        source, read_on = self._read(entry.source, entry.read_on)
+        tiers = sorted(entry.tiers, key=lambda tier: tier.above_input_tokens)
+        return Price(
+            effective_from=entry.effective_from,
+            rates=_rates(entry),
+            tiers=tuple(RateTier(tier.above_input_tokens, _rates(tier)) for tier in tiers),
+            service_tiers={name: _rates(rates) for name, rates in entry.service_tiers.items()},
+            source=source,
+            read_on=read_on,
         )
 
 
@@ -210,10 +236,9 @@ def needs(names: Sequence[str]) -> str | None:
     return f"needs {' and '.join(unique)}, which the environment does not set"
 
 
-def _off(placed: PlacedDeployment, model: Model) -> str | None:
-    if not placed.entry.enabled:
-        return placed.entry.disabled_reason or "switched off in the catalog"
-    lifecycle = _lifecycle(placed.entry.lifecycle) if placed.entry.lifecycle is not None else model.lifecycle
+def _off(entry: DeploymentEntry, lifecycle: LifecycleFacts) -> str | None:
+    if not entry.enabled:
+        return entry.disabled_reason or "switched off in the catalog"
     if lifecycle.stage is Lifecycle.RETIRED:
         return f"retired on {lifecycle.retires_on}" if lifecycle.retires_on else "retired"
     return None
@@ -245,24 +270,6 @@ def _model(name: str, entry: ModelEntry, lifecycle: LifecycleFacts) -> Model:
         lifecycle=lifecycle,
         auto=entry.auto if entry.auto is not None else lifecycle.stage is Lifecycle.GENERAL,
         description=entry.description,
-    )
-
-
-def _lifecycle(entry: LifecycleEntry) -> LifecycleFacts:
-    return LifecycleFacts(entry.stage, entry.retires_on, entry.source or "", entry.read_on)
-
-
-def _price(entry: PriceEntry) -> Price:
-    return Price(
-        effective_from=entry.effective_from,
-        rates=_rates(entry),
-        tiers=tuple(
-            RateTier(tier.above_input_tokens, _rates(tier))
-            for tier in sorted(entry.tiers, key=lambda tier: tier.above_input_tokens)
-        ),
-        service_tiers={name: _rates(rates) for name, rates in entry.service_tiers.items()},
-        source=entry.source,
-        read_on=entry.read_on,
     )
 
 

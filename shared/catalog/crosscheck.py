@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING, Final
 
 from shared.catalog.findings import suggestion
@@ -120,9 +121,14 @@ class _Checker:
     def _lifecycle(self, path: Path, lifecycle: LifecycleEntry | None) -> None:
         if lifecycle is None or lifecycle.retires_on is None:
             return
-        for name in ("source", "read_on"):
-            if getattr(lifecycle, name) is None:
-                self.findings.problem((*path, name), "is missing; retirement dates move, so say where and when it was read")
+        if lifecycle.source is None:
+            self.findings.problem((*path, "source"), "is missing; retirement dates move, so say where it was read")
+        self._read_on(path, lifecycle.source, lifecycle.read_on)
+
+    def _read_on(self, path: Path, source: str | None, read_on: date | None) -> None:
+        if read_on is None and source not in self.draft.sources:
+            message = "is missing; say on which day it was read, or name one of `sources:` as its source"
+            self.findings.problem((*path, "read_on"), message)
 
     # ---- deployments -------------------------------------------------------------------------------------------------
 
@@ -141,7 +147,8 @@ class _Checker:
                 message = f"`{identity}` is already a deployment{where}; give this one another `name:`"
                 self.findings.problem(placed.path, message)
             self._lifecycle((*placed.path, "lifecycle"), entry.lifecycle)
-            self._prices(placed)
+            if placed.model not in self.draft.flat_models:  # those have one price without a date
+                self._prices(placed)
         served = {placed.model for placed in self.draft.deployments}
         for name, model in self.draft.models.items():
             retired = model.lifecycle is not None and model.lifecycle.stage is Lifecycle.RETIRED
@@ -157,6 +164,7 @@ class _Checker:
             if price.effective_from in days:
                 self.findings.problem((*path, "from"), "two prices start on this day; keep one of them")
             days.add(price.effective_from)
+            self._read_on(path, price.source, price.read_on)
             if priced_output:
                 self._output(path, price)
             limits = [tier.above_input_tokens for tier in price.tiers]
@@ -169,7 +177,7 @@ class _Checker:
         rates += [((*path, "tiers", index), tier.output) for index, tier in enumerate(price.tiers)]
         rates += [((*path, "service_tiers", name), tier.output) for name, tier in price.service_tiers.items()]
         for place, output in rates:
-            if output is None and place[0] == "models" and len(place) > len(("models", "", "prices", 0)):
+            if output is None:
                 self.findings.problem((*place, "output"), message)
 
     # ---- aliases -----------------------------------------------------------------------------------------------------

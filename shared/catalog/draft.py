@@ -21,6 +21,7 @@ from shared.catalog.schema import (
     PolicyEntry,
     ProviderEntry,
     RuleEntry,
+    SourceEntry,
 )
 from shared.core.chat import AUTO
 
@@ -59,6 +60,7 @@ class Draft:
     experiments: list[tuple[Path, ExperimentEntry]] = field(default_factory=list)
     policy: PolicyEntry = field(default_factory=PolicyEntry)
     custom_capabilities: set[str] = field(default_factory=set)
+    sources: dict[str, SourceEntry] = field(default_factory=dict)
     conventional: set[str] = field(default_factory=set)
     """Providers the file names but does not describe."""
 
@@ -88,6 +90,9 @@ class _Reader:
             if name not in SECTIONS:
                 self.findings.problem((name,), unknown_field(name, SECTIONS))
         self._custom_capabilities(tree.get("custom_capabilities"))
+        for name, value in self._mapping(tree, "sources").items():
+            if (source := self._entry(SourceEntry, ("sources", name), value)) is not None:
+                self.draft.sources[name] = source
         for name, value in self._mapping(tree, "providers").items():
             self._provider(name, value)
         for name, value in self._mapping(tree, "models").items():

@@ -67,7 +67,6 @@ def _price(cost: CostEntry, source: str) -> PriceEntry:
             "input": str(cost.input * _PER_MILLION),
             "output": None if cost.output is None else str(cost.output * _PER_MILLION),
             "source": f"{source}: cost_per_1k_tokens",
-            "read_on": _SINCE_EVER.isoformat(),
         }
     )
 

@@ -54,6 +54,13 @@ class ProviderEntry(Entry):
     disabled_reason: Text | None = None
 
 
+class SourceEntry(Entry):
+    """A page that prices or dates are read from, named once: ``source: NAME`` then stands for it and for ``read_on``."""
+
+    where: Text
+    read_on: Day
+
+
 class LifecycleEntry(Entry):
     """Where a model is in its life. A date without a source is a rumour: both it and the day it was read are required."""
 
@@ -81,13 +88,13 @@ class TierEntry(RatesEntry):
 
 
 class PriceEntry(RatesEntry):
-    """What a deployment costs from a day on."""
+    """What a deployment costs from a day on. ``read_on`` may be left to a named source."""
 
     effective_from: Day = Field(alias="from")
     tiers: list[TierEntry] = Field(default_factory=list)
     service_tiers: dict[Name, RatesEntry] = Field(default_factory=dict)
     source: Text
-    read_on: Day
+    read_on: Day | None = None
 
 
 class LimitsEntry(Entry):
@@ -216,6 +223,7 @@ class FlatModelEntry(Entry):
 
 SECTIONS = (
     "custom_capabilities",
+    "sources",
     "providers",
     "models",
     "aliases",
