@@ -35,7 +35,7 @@ def price_on(prices: tuple[Price, ...], day: date) -> Price | None:
 
 def cost(price: Price, usage: Usage) -> int | None:
     """Return what a usage costs in nano-USD; None when it was billed at a service tier whose rates are not known."""
-    rates = _rates_for(price, usage.input_tokens, usage.service_tier)
+    rates = rates_for(price, usage.input_tokens, usage.service_tier)
     if rates is None:
         return None
     cached = min(usage.cache_read, usage.input_tokens)
@@ -57,9 +57,9 @@ def worst_case(price: Price, *, input_tokens: int, output_tokens: int, n: int = 
     Takes the dearest rates it could be billed at: long-context tiers its input may reach, every service tier, cache writes.
     """
     sizes = [0, *(tier.above_input_tokens + 1 for tier in price.tiers if input_tokens > tier.above_input_tokens)]
-    reachable = (_rates_for(price, size, tier) for size in sizes for tier in (None, *price.service_tiers))
+    reachable = (rates_for(price, size, tier) for size in sizes for tier in (None, *price.service_tiers))
     return max(
-        _rounded_up(_flat(rates), plain_input=input_tokens, plain_output=output_tokens * n)
+        _rounded_up(dearest(rates), plain_input=input_tokens, plain_output=output_tokens * n)
         for rates in reachable
         if rates is not None
     )
@@ -80,7 +80,8 @@ def nano(usd_amount: Decimal) -> int:
     return int(usd_amount * NANO_PER_USD)
 
 
-def _rates_for(price: Price, input_tokens: int, service_tier: str | None) -> Rates | None:
+def rates_for(price: Price, input_tokens: int, service_tier: str | None) -> Rates | None:
+    """Return the rates a call of that size is billed at; None for a service tier the price does not list."""
     rates = price.rates
     reached = 0
     for tier in price.tiers:
@@ -106,7 +107,7 @@ def _dearer(one: Decimal | None, other: Decimal | None) -> Decimal | None:
     return None if one is None or other is None else max(one, other)
 
 
-def _flat(rates: Rates) -> Rates:
+def dearest(rates: Rates) -> Rates:
     """Return rates at which every token costs what its dearest kind does."""
     cached = (rates.cache_read or rates.input, rates.cache_creation or rates.input)
     return Rates(

@@ -61,7 +61,8 @@ class _Group:
 class _Draft:
     """A route being made, within one call of `plan`.
 
-    ``limit`` is how many candidates it may have, ``resting`` how many deployments have a breaker that does not admit calls now.
+    ``limit`` is how many candidates it may have, ``ready`` how many entries have a breaker that admits calls now. Once those
+    are enough, health can bring nobody forward who comes later: the rest is ``beyond``.
     """
 
     facts: Facts
@@ -70,7 +71,8 @@ class _Draft:
     draw: float
     objective: Objective
     limit: int
-    resting: int
+    ready: int = 0
+    beyond: list[Dropped] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
     entries: list[tuple[Fact, Reason | None]] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
@@ -81,11 +83,15 @@ class _Draft:
         if group.reason is None and len(fitting) > 1:
             task = self.demands.requirements.task
             fitting = ranked(fitting, self.demands, objective=self.objective, task=task)
+        known = self.demands.health.deployments
         for found in fitting:
-            # Health moves nothing forward by more places than there are deployments resting: past that, order is not seen.
-            seen = len(self.entries) < self.limit + self.resting
-            order = arranged(found, self.demands, self.draw) if seen else found
-            self.entries += [(fact, group.reason) for fact in order]
+            if self.ready >= self.limit:
+                self.beyond += [fact.beyond for fact in found]
+                continue
+            for fact in arranged(found, self.demands, self.draw):
+                self.entries.append((fact, group.reason))
+                state = known.get(fact.id)
+                self.ready += state is None or state.admits_in <= 0
 
     def _fitting(self, name: str) -> list[Fact]:
         if name in self.seen:
@@ -135,7 +141,6 @@ def plan(
         draw=draw,
         objective=_objective(requirements, registry, rule),
         limit=registry.policy.max_candidates,
-        resting=sum(state.admits_in > 0 for state in health.deployments.values()),
     )
     assignment = _assignment(requirements, draft.facts, draw)
     if assignment is not None:
@@ -265,8 +270,9 @@ def _takes_part(requirements: Requirements, experiment: Experiment, facts: Facts
 
 
 def _candidates(draft: _Draft) -> tuple[Candidate, ...]:
-    entries = _by_health(draft.entries, draft.demands.health) if draft.resting else draft.entries
+    entries = draft.entries if draft.ready == len(draft.entries) else _by_health(draft.entries, draft.demands.health)
     draft.dropped += [fact.beyond for fact, _ in entries[draft.limit :]]
+    draft.dropped += draft.beyond
     return tuple(_candidate(fact, reason, draft) for fact, reason in entries[: draft.limit])
 
 
