@@ -85,7 +85,10 @@ class ScriptedProvider:
         """Answer whole."""
         step = self._next(call)
         if isinstance(step, Hang):
-            await self._hang(call)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.closed_early.append(call.deployment.id)
         assert not isinstance(step, list | Hang)
         return answer() if step is None else step
 
@@ -98,20 +101,13 @@ class ScriptedProvider:
         try:
             for event in events:
                 if isinstance(event, Hang):
-                    await self._hang(call)
+                    await asyncio.Event().wait()
                 else:
                     yield event
             done = True
         finally:
             if not done:
                 self.closed_early.append(call.deployment.id)
-
-    async def _hang(self, call: Call) -> None:
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            self.closed_early.append(call.deployment.id)
-            raise
 
 
 def answer(text: str = "Hello", *, usage: Usage | None = Usage(10, 5)) -> Completion:  # noqa: B008  (frozen)

@@ -117,12 +117,8 @@ FAULTS = (
     Fault("fitness", "a key may use any model", "if demands.allowed is None or", "if True or"),
     Fault("fitness", "missing capabilities are overlooked", "if needed <= fact.capabilities:", "if needed or not needed:"),
     Fault("fitness", "fields a provider refuses are sent", "if fact.refuses.isdisjoint(sent):", "if fact.refuses is not sent:"),
-    Fault(
-        "experiments",
-        "assignment is not sticky by subject",
-        "subject",
-        "name",
-    ),
+    Fault("experiments", "weights are ignored", "return -arm.weight / log(uniform)", "return -1 / log(uniform)"),
+    Fault("experiments", "everybody gets the same arm", "(experiment, arm.name, subject)", "(experiment, arm.name)"),
 )
 
 

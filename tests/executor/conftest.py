@@ -43,14 +43,20 @@ class Bench:
 @pytest.fixture
 async def bench() -> AsyncIterator[Callable[[Registry], Bench]]:
     """Return a maker of gateways; closes what it made."""
-    made: list[Bench] = []
+    made: list[tuple[UsageLog, Metrics]] = []
     tables = open_tables("memory:")
 
     def make(registry: Registry) -> Bench:
         clock, provider = FakeClock(), ScriptedProvider()
-        usage, metrics = UsageLog(tables, clock), Metrics(tables, clock, "test")
+        theirs = FakeClock()  # what the stores' background tasks sleep must not move the executor's time
+        usage, metrics = UsageLog(tables, theirs), Metrics(tables, theirs, "test")
         written: list[RequestRecord] = []
-        log = cast("UsageLog", SimpleNamespace(record=lambda record: (written.append(record), usage.record(record))))
+
+        def write(record: RequestRecord) -> None:
+            written.append(record)
+            usage.record(record)
+
+        log = cast("UsageLog", SimpleNamespace(record=write))
         gateway = Gateway(
             settings=Settings(),
             catalog=SimpleNamespace(current=registry),  # type: ignore[arg-type]  # all the executor asks of it
@@ -65,10 +71,11 @@ async def bench() -> AsyncIterator[Callable[[Registry], Bench]]:
             health=HealthBook(),
             clock=clock,
         )
-        made.append(Bench(gateway, provider, clock, written))
-        return made[-1]
+        made.append((usage, metrics))
+        return Bench(gateway, provider, clock, written)
 
     yield make
-    for one in made:
-        await one.gateway.metrics.flush()
+    for usage, metrics in made:
+        await usage.aclose()
+        await metrics.aclose()
     await tables.aclose()

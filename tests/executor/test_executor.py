@@ -36,9 +36,9 @@ def failed(kind: FailureKind, **facts: object) -> Failed:
     return Failed(kind, f"it was {kind}", **facts)  # type: ignore[arg-type]  # facts are fields of Failed
 
 
-async def stream_of(bench: Bench, **facts: object) -> AnswerStream:
+async def stream_of(bench: Bench) -> AnswerStream:
     """Open a stream."""
-    return await open_stream(bench.gateway, CALLER, request(stream=True, **facts), request_id="req_1")
+    return await open_stream(bench.gateway, CALLER, request(stream=True), request_id="req_1")
 
 
 async def test_an_answer_names_who_gave_it_and_what_it_cost(bench: Make) -> None:
