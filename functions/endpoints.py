@@ -52,6 +52,7 @@ class Endpoint:
     tag: str
     access: Access = Access.CALLER
     body: Schema | None = None
+    body_required: bool = True
     parameters: tuple[Parameter, ...] = ()
     answers: str = "The answer."
     media_types: tuple[str, ...] = ("application/json",)

@@ -1,4 +1,4 @@
-"""A validated body → the request the use cases take; an answer → its headers. Shared by chat, completions, embeddings, route."""
+"""A validated body → the request the use cases take; an answer → its headers. What every kind of inference shares."""
 
 from __future__ import annotations
 
@@ -55,11 +55,12 @@ def inference_request(call: Call, body: dict[str, Any], read: Reader) -> Inferen
 
 def _hints(call: Call, body: Json) -> Hints:
     preferences, priority = body.get("model_preferences"), body.get("priority")
+    task = _task(body.get("task_type"), call.gateway.catalog.current)
     return Hints(
-        task_type=_task(body.get("task_type"), call.gateway.catalog.current),
+        task_type=task,
         preferences=_preferences(preferences) if preferences else NO_PREFERENCES,
         budget_limit=budget_of(body.get("budget_limit")),
-        priority=Priority(priority) if priority else Priority.NORMAL,
+        priority=Priority(priority) if priority else None,
         subject=_subject(call.caller.key_id, body),
     )
 

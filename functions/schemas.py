@@ -65,21 +65,21 @@ class EmbeddingsRequest(OwnFields, total=False):
 
 @with_config(CLOSED)
 class FeedbackRequest(TypedDict, total=False):
-    """What a person thought of an answer."""
+    """What a person thought of an answer, from 1 (bad) to 5 (good)."""
 
-    request_id: Required[Annotated[str, Field(min_length=1, max_length=64)]]
-    rating: Required[Annotated[int, Field(ge=-1, le=5, description="1 to 5; or -1 and 1 for thumbs down and up")]]
-    feedback: Annotated[str, Field(max_length=10_000)] | None
+    request_id: Required[Annotated[str, Field(min_length=1, max_length=128)]]
+    rating: Required[Annotated[int, Field(ge=1, le=5)]]
+    feedback: Annotated[str, Field(max_length=4_000)] | None
 
 
 @with_config(CLOSED)
 class KeyRequest(TypedDict, total=False):
-    """A new virtual key. ``models`` absent means every model."""
+    """A new virtual key."""
 
-    project: Required[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]]
-    name: Annotated[str, Field(max_length=128)] | None
-    models: Annotated[Names | None, Field(description="The only models this key may ask for.")]
-    admin: bool | None
+    name: Required[Annotated[str, Field(min_length=1, max_length=100, description="What the key is for.")]]
+    project: Required[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="Who pays.")]]
+    models: Annotated[Names | None, Field(description="The only models it may ask for; absent means all.")]
+    expires_at: Annotated[float | None, Field(description="Seconds since the epoch; absent means never.")]
 
 
 @with_config(OPEN)
