@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.core.sse import Decoder, EventTooLargeError, ServerSentEvent, comment, encode
@@ -68,6 +68,7 @@ def test_a_named_event_without_data_is_no_event_and_its_name_is_forgotten() -> N
     assert [ServerSentEvent(b"a")] == decode(b"event: error\n\ndata: a\n\n")
 
 
+@settings(deadline=None)
 @given(
     payloads=st.lists(st.text().map(str.encode), max_size=6),
     end=st.sampled_from([b"\n", b"\r\n", b"\r"]),
@@ -83,6 +84,7 @@ def test_what_is_encoded_is_decoded_whatever_the_split(payloads: list[bytes], en
     assert [p.replace(b"\r\n", b"\n").replace(b"\r", b"\n") for p in payloads] == events
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=40), max_size=10))
 def test_no_bytes_can_break_the_decoder(pieces: list[bytes]) -> None:
     """Garbage gives events or none, the same in one piece as in many."""

@@ -108,6 +108,7 @@ REFINEMENTS: Final[Mapping[FailureKind, frozenset[FailureKind]]] = {
 DOCUMENTED_MESSAGES: Final[tuple[tuple[str, FailureKind], ...]] = (
     ("prompt is too long", K.CONTEXT_LENGTH),  # Anthropic: 400 invalid_request_error
     ("input length and `max_tokens` exceed context limit", K.CONTEXT_LENGTH),  # Anthropic
+    ("output blocked by content filtering policy", K.CONTENT_FILTER),  # Anthropic: 400 invalid_request_error
     ("this model's maximum context length is", K.CONTEXT_LENGTH),  # vLLM: 400 without a code
     ("your credit balance is too low", K.QUOTA_EXHAUSTED),  # Anthropic: 400 invalid_request_error
 )

@@ -132,7 +132,7 @@ class HttpProvider:
                 body = _StreamBody(chunks, deadline, call.timeouts.idle)
                 reader = self._protocol.reader(call, self._reply(opened))
                 while not (reader.done or body.ended):
-                    for item in _read_events(reader, await body.next_events()):
+                    for item in read_events(reader, await body.next_events()):
                         yield item
                         if isinstance(item, Failed):
                             return
@@ -252,7 +252,8 @@ class _StreamBody:
             return None
 
 
-def _read_events(reader: StreamReader, events: list[ServerSentEvent]) -> list[Chunk | Failed]:
+def read_events(reader: StreamReader, events: list[ServerSentEvent]) -> list[Chunk | Failed]:
+    """Return what the events mean, up to the one that ends the stream, well or not."""
     items: list[Chunk | Failed] = []
     for event in events:
         item = reader.feed(event)

@@ -18,7 +18,7 @@ PATHS: Final[Mapping[Operation, str]] = {
 
 def url(call: Call) -> str:
     """Return the address; ``base_url`` ends in ``/v1`` or whatever the vendor has in its place."""
-    return (call.deployment.base_url or call.provider.base_url) + PATHS[call.operation]
+    return (call.deployment.base_url or call.provider.base_url).rstrip("/") + PATHS[call.operation]
 
 
 PROTOCOL: Final = WireProtocol(
