@@ -49,6 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(problem, file=sys.stderr)
     except GatewayError as error:
         print(error.message, file=sys.stderr)
+    except BrokenPipeError:  # whoever read the output has enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return WELL
     return WRONG
 
 
@@ -114,7 +117,9 @@ def _catalog() -> Registry:
     except (OSError, UnicodeDecodeError) as error:
         message = f"{settings.catalog} can't be read: set SWITCHYARD_CATALOG to the catalog file."
         raise ConfigurationError(message) from error
-    return load(text, source=settings.catalog, environment=os.environ).registry
+    # Planning calls nobody: that a simulator would stand in for the providers is all that matters here.
+    simulator = "http://127.0.0.1:9" if settings.simulated else None
+    return load(text, source=settings.catalog, environment=os.environ, simulator_url=simulator).registry
 
 
 def _today() -> date:
