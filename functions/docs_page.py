@@ -30,7 +30,7 @@ def page(document: dict[str, Any]) -> str:
             _operation(path, verb, operation, schemas)
             for path, operations in document["paths"].items()
             for verb, operation in operations.items()
-            if tag in operation["tags"]
+            if tag in operation["tags"] and "x-alias-of" not in operation
         ]
         sections.append(f"<h2>{escape(tag)}</h2>{''.join(rows)}")
     shapes = "".join(
@@ -52,15 +52,24 @@ def _operation(path: str, verb: str, operation: dict[str, Any], schemas: dict[st
     verb = verb.upper()
     parameters = operation["parameters"]
     answers = "".join(
-        f"<tr><td><code>{escape(status)}</code></td><td>{escape(answer['description'])}</td></tr>"
+        f"<tr><td><code>{escape(status)}</code></td><td>{_prose(answer['description'])}</td></tr>"
         for status, answer in operation["responses"].items()
     )
     note = f"<p>{escape(operation['description'])}</p>" if "description" in operation else ""
+    if aliases := operation.get("x-aliases"):
+        note += f'<p class="dim">Also at {", ".join(f"<code>{escape(alias)}</code>" for alias in aliases)}.</p>'
     return (
         f'<details><summary><span class="verb {verb}">{verb}</span><code>{escape(path)}</code>'
         f'<span class="dim">{escape(operation["summary"])}</span></summary><div class="in">{note}'
         f'<form data-path="{escape(path)}" data-verb="{verb}">{_parameters(parameters)}{_body(operation, schemas)}'
         f"<p><button>Send</button></p><pre hidden></pre></form><table>{answers}</table></div></details>"
+    )
+
+
+def _prose(text: str) -> str:
+    """Return text as HTML, what stands between backticks as code."""
+    return "".join(
+        f"<code>{escape(part)}</code>" if number % 2 else escape(part) for number, part in enumerate(text.split("`"))
     )
 
 

@@ -3,38 +3,67 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import time
 from typing import TYPE_CHECKING, Final
+
+from shared.core.errors import GatewayError
 
 if TYPE_CHECKING:
     from shared.gateway import Gateway
 
+logger = logging.getLogger("switchyard.edge")
+
+REFRESH_SECONDS: Final = 2.0
+
 
 class Holder:
-    """Holds the process's gateway. A gateway belongs to the event loop it was opened in; another loop opens its own."""
+    """Holds the process's gateway. A gateway belongs to the event loop it was opened in; another loop opens its own.
 
-    __slots__ = ("_given", "_loop", "_opening")
+    Every `REFRESH_SECONDS` a request also starts taking over what other instances registered; no request waits for that.
+    """
+
+    __slots__ = ("_given", "_loop", "_opening", "_refresh_at", "_refreshing")
 
     def __init__(self) -> None:
         self._given: Gateway | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: asyncio.Task[Gateway] | None = None
+        self._refreshing: asyncio.Task[None] | None = None
+        self._refresh_at = float("-inf")
 
     def use(self, gateway: Gateway | None) -> None:
         """Answer with this gateway from now on; None goes back to opening one from the environment."""
         self._given = gateway
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            self._refreshing = None
 
     async def current(self) -> Gateway:
         """Return the gateway; raise `ConfigurationError` when the environment does not make one."""
-        if self._given is not None:
-            return self._given
-        loop = asyncio.get_running_loop()
-        failed = self._opening is not None and self._opening.done() and self._opening.exception() is not None
-        if self._opening is None or self._loop is not loop or failed:
+        gateway = self._given if self._given is not None else await self._opened()
+        now = time.monotonic()
+        if now >= self._refresh_at:
+            self._refresh_at = now + REFRESH_SECONDS
+            self._refreshing = asyncio.create_task(_refresh(gateway))
+        return gateway
+
+    async def _opened(self) -> Gateway:
+        loop, opening = asyncio.get_running_loop(), self._opening
+        failed = opening is not None and opening.done() and (opening.cancelled() or opening.exception() is not None)
+        if opening is None or self._loop is not loop or failed:
             self._loop = loop
-            self._opening = loop.create_task(_open())
+            self._opening = opening = loop.create_task(_open())
         # shielded: the first caller going away must not take the gateway from the others
-        return await asyncio.shield(self._opening)
+        return await asyncio.shield(opening)
+
+
+async def _refresh(gateway: Gateway) -> None:
+    try:
+        await gateway.catalog.refresh()
+    except GatewayError as error:
+        logger.warning("the catalog could not be refreshed: %s", error)
 
 
 async def _open() -> Gateway:

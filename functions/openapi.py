@@ -56,6 +56,9 @@ def describe(endpoints: Iterable[AnyEndpoint]) -> dict[str, Any]:
             operation = _operation(row, path, schemas)
             if number:
                 operation["operationId"] += f"_{number + 1}"
+                operation["x-alias-of"] = row.path
+            elif isinstance(row, Endpoint) and row.aliases:
+                operation["x-aliases"] = list(row.aliases)
             paths.setdefault(re.sub(r"\{\*", "{", path), {})[row.method.lower()] = operation
     return {
         "openapi": "3.1.0",
