@@ -1,0 +1,117 @@
+"""The README's examples work as printed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PATIENCE = 60.0
+
+
+@dataclass(frozen=True)
+class Running:
+    """A host with its own folder: where it listens, and where its state lies."""
+
+    port: int
+    folder: Path
+
+    def adapted(self, example: str) -> str:
+        """Return an example with this host's port."""
+        return example.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}")
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Serve as `make run` does, from an empty folder, with nothing of this machine's credentials."""
+    folder = tmp_path_factory.mktemp("readme")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "PORT": str(port),
+        "SWITCHYARD_CATALOG": str(ROOT / "catalog" / "models.yaml"),
+    }
+    process = subprocess.Popen([sys.executable, "-m", "local.host"], cwd=folder, env=environment)
+    try:
+        _wait_until_live(port, process)
+        yield Running(port, folder)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+
+
+def _wait_until_live(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the host ended"
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/health/live", timeout=2):
+                return
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.05)
+    pytest.fail("the host did not come up")
+
+
+def example(name: str) -> str:
+    """Return the code block under `<!-- example: name -->`."""
+    found = re.search(rf"<!-- example: {name} -->\n```\w+\n(.*?)```", README, re.DOTALL)
+    assert found, name
+    return found.group(1)
+
+
+def test_the_curl_example_is_answered(host: Running) -> None:
+    """As pasted into a shell in the folder the host was started in."""
+    assert shutil.which("curl"), "this test pastes the README's curl line into a shell: install curl"
+    done = subprocess.run(
+        ["sh", "-c", host.adapted(example("curl"))],
+        cwd=host.folder,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
+    )
+    assert "sort_list" in done.stdout
+    assert '"object":"chat.completion"' in done.stdout.replace('": "', '":"')
+
+
+def test_the_sdk_example_prints_an_answer(host: Running) -> None:
+    """As saved into a file and run."""
+    script = host.folder / "example.py"
+    script.write_text(host.adapted(example("sdk")), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=host.folder, capture_output=True, text=True, check=True, timeout=PATIENCE
+    )
+    assert "gpt-6-luna" in done.stdout
+
+
+@pytest.mark.parametrize("target", ["run", "test", "check", "bench", "fmt"])
+def test_every_make_target_the_docs_name_exists(target: str) -> None:
+    """The Makefile knows it."""
+    assert f"\n{target}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
+)
+def test_links_in_the_docs_lead_somewhere(page: str) -> None:
+    """Relative links name files that exist."""
+    path = ROOT / page
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), f"{page}: {target}"
