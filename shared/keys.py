@@ -201,6 +201,7 @@ class Keys:
                 await self._table.replace(Entity(PARTITION, entity.row, _properties(revoked), entity.etag))
             except EntityChangedError:
                 continue
+            self._good.pop(entity.row, None)
             self._remember(entity.row, _Known(revoked, self._clock.monotonic()))
             return revoked
         message = "The key kept changing while it was revoked. Try again."

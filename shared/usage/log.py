@@ -252,8 +252,6 @@ class UsageLog:
         if waiting is not None:
             return StoredRequest(waiting, pending=True)
         place = rows.place_of(request_id)
-        if place.day == rows.UNDATED and not request_id:
-            return None
         request = await self._table.get(place.partition, place.request)
         if request is None:
             return None
