@@ -211,12 +211,12 @@ class _Checker:
         return None
 
     def _depth(self, name: str, known: dict[str, int]) -> int:
-        """Return how many aliases lie between a name and its furthest model; circles count as too deep."""
+        """Return how many aliases lie between a name and its furthest model; circles, told elsewhere, end the way."""
         alias = self.draft.aliases.get(name)
         if alias is None:
             return 0
         if name not in known:
-            known[name] = MAX_ALIAS_DEPTH + 1  # what a circle finds when it comes back here
+            known[name] = 0  # what a circle finds when it comes back here
             known[name] = 1 + max((self._depth(target, known) for target in alias.to), default=0)
         return known[name]
 
