@@ -317,12 +317,14 @@ def test_complete_streams(pieces: tuple[bytes, ...]) -> None:
     assert any(isinstance(item, Chunk) and item.content for item in items)
 
 
-def test_azures_prompt_filter_event_is_no_content() -> None:
-    """It comes before the model has said anything."""
-    first = read(AZURE_FIRST)[0]
+def test_azures_verdict_on_the_prompt_travels_with_the_first_event_that_has_choices() -> None:
+    """Many clients read `choices[0]` of every event; nothing of what Azure says is lost."""
+    first, *others = read(AZURE_FIRST, START, HI, STOP, DONE)
     assert isinstance(first, Chunk)
+    assert first.payload["choices"]
+    assert first.payload["prompt_filter_results"]
     assert not first.content
-    assert first.response_model is None
+    assert not any("prompt_filter_results" in item.payload for item in others if isinstance(item, Chunk))
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def read_usage(payload: dict[str, Any]) -> Usage | None:
 class Stream:
     """The meaning of a stream's events, one after the other. ``done`` once the provider has said that it is complete."""
 
-    __slots__ = ("_call", "_open", "_reply", "_some", "_stopped", "done")
+    __slots__ = ("_call", "_held", "_open", "_reply", "_some", "_stopped", "done")
 
     def __init__(self, call: Call, reply: Reply) -> None:
         self._call = call
@@ -136,6 +136,7 @@ class Stream:
         self._some = False  # anything a caller can use has come
         self._stopped = False  # a finish reason has come …
         self._open: set[int] = set()  # … but not yet for these choices
+        self._held: dict[str, Any] = {}  # what an event without choices said besides
         self.done = False
 
     def feed(self, event: ServerSentEvent) -> Chunk | Failed | None:
@@ -157,7 +158,14 @@ class Stream:
             return bad_response(self._call, self._reply, "the stream has an event whose `choices` make no sense")
         return self._chunk(payload, choices or ())
 
-    def _chunk(self, payload: dict[str, Any], choices: Sequence[dict[str, Any]]) -> Chunk:
+    def _chunk(self, payload: dict[str, Any], choices: Sequence[dict[str, Any]]) -> Chunk | None:
+        if not choices and not payload.get("usage"):
+            # Azure opens with its verdict on the prompt in an event without choices, and many clients read `choices[0]` of
+            # every event: its fields travel with the next one.
+            self._held |= payload
+            return None
+        if self._held and choices:
+            payload, self._held = self._held | payload, {}
         length, content, finish = 0, False, None
         for choice in choices:
             delta = choice.get("delta")
