@@ -5,6 +5,7 @@ A ULID is 48 bits of milliseconds and 80 bits of chance in Crockford's base 32. 
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 PREFIX: Final = "req_"
@@ -12,9 +13,10 @@ RANDOM_BITS: Final = 80
 
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS: Final = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
-_VALUES: Final = {letter: value for value, letter in enumerate(_ALPHABET)}
-_TIME_LETTERS: Final = 10
-_LETTERS: Final = 26
+_TO_PYTHON: Final = str.maketrans(_ALPHABET, "0123456789ABCDEFGHIJKLMNOPQRSTUV")
+"""From Crockford's digits to those of Python's own base 32."""
+_FORM: Final = re.compile(f"{PREFIX}[0-7][{_ALPHABET}]{{25}}")
+_TIME: Final = slice(len(PREFIX), len(PREFIX) + 10)
 _MAX_MILLISECONDS: Final = (1 << 48) - 1
 
 
@@ -36,16 +38,10 @@ def time_of(request_id: str) -> float:
 
     Raise `ValueError` for a text that `request_id` can't have made.
     """
-    letters = request_id[len(PREFIX) :]
-    values = _VALUES
-    well_formed = request_id.startswith(PREFIX) and len(letters) == _LETTERS and letters[0] <= "7"
-    if not well_formed or not all(letter in values for letter in letters):
+    if _FORM.fullmatch(request_id) is None:
         message = 'Not a request id: it must be "req_" and 26 letters and digits.'
         raise ValueError(message)
-    milliseconds = 0
-    for letter in letters[:_TIME_LETTERS]:
-        milliseconds = milliseconds * 32 + values[letter]
-    return milliseconds / 1000
+    return int(request_id[_TIME].translate(_TO_PYTHON), 32) / 1000
 
 
 def lowest(moment: float) -> str:

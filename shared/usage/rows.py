@@ -19,6 +19,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -120,7 +121,12 @@ def partitions_of(day: str) -> tuple[str, ...]:
 
 def day_of(moment: float) -> str:
     """Return the UTC day of a moment."""
-    return datetime.fromtimestamp(moment, UTC).date().isoformat()
+    return _day(int(moment // 86_400))
+
+
+@lru_cache(maxsize=64)
+def _day(days: int) -> str:
+    return datetime.fromtimestamp(days * 86_400, UTC).date().isoformat()
 
 
 # ---- to rows ---------------------------------------------------------------------------------------------------------
@@ -150,37 +156,38 @@ def entities(record: RequestRecord, place: Place) -> list[Entity]:
 
 
 def _request(record: RequestRecord) -> dict[str, Value]:
-    return _present(
-        duration_ms=record.duration_ms,
-        outcome=record.outcome,
-        model=record.model,
-        deployment=record.deployment,
-        provider=record.attempts[-1].provider if record.attempts else None,
-        first_content_ms=record.first_content_ms,
-        cost=record.cost,
-        exact=record.exact,
-        attempts=len(record.attempts),
-    )
+    found: dict[str, Value | None] = {
+        "duration_ms": record.duration_ms,
+        "outcome": record.outcome,
+        "model": record.model,
+        "deployment": record.deployment,
+        "provider": record.attempts[-1].provider if record.attempts else None,
+        "first_content_ms": record.first_content_ms,
+        "cost": record.cost,
+        "exact": record.exact,
+        "attempts": len(record.attempts),
+    }
+    return _present(found)
 
 
 def _attempt(attempt: AttemptRecord) -> dict[str, Value]:
-    found = _present(
-        number=attempt.number,
-        deployment=attempt.deployment,
-        model=attempt.model,
-        provider=attempt.provider,
-        region=attempt.region,
-        started_at=attempt.started_at,
-        duration_ms=attempt.duration_ms,
-        first_content_ms=attempt.first_content_ms,
-        outcome=attempt.outcome,
-        status=attempt.status,
-        cost=attempt.cost,
-        exact=attempt.exact,
-        response_model=attempt.response_model,
-        provider_request_id=attempt.provider_request_id,
-        message=attempt.message,
-    )
+    found: dict[str, Value | None] = {
+        "number": attempt.number,
+        "deployment": attempt.deployment,
+        "model": attempt.model,
+        "provider": attempt.provider,
+        "region": attempt.region,
+        "started_at": attempt.started_at,
+        "duration_ms": attempt.duration_ms,
+        "first_content_ms": attempt.first_content_ms,
+        "outcome": attempt.outcome,
+        "status": attempt.status,
+        "cost": attempt.cost,
+        "exact": attempt.exact,
+        "response_model": attempt.response_model,
+        "provider_request_id": attempt.provider_request_id,
+        "message": attempt.message,
+    }
     usage = attempt.usage
     if usage is not None:
         found["input_tokens"] = usage.input_tokens
@@ -188,14 +195,13 @@ def _attempt(attempt: AttemptRecord) -> dict[str, Value]:
         found["cache_read"] = usage.cache_read
         found["cache_creation"] = usage.cache_creation
         found["reasoning"] = usage.reasoning
+        found["service_tier"] = usage.service_tier
         found["usage_exact"] = usage.exact
-        if usage.service_tier is not None:
-            found["service_tier"] = usage.service_tier
-    return found
+    return _present(found)
 
 
-def _present(**values: Value | None) -> dict[str, Value]:
-    return {name: value for name, value in values.items() if value is not None}
+def _present(found: Mapping[str, Value | None]) -> dict[str, Value]:
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _trace(trace: Mapping[str, Any]) -> dict[str, Value]:
