@@ -74,7 +74,7 @@ def _message(blocks: list[Block]) -> dict[str, Any] | None:
     thinking_blocks: list[Block] = []
     calls: list[Block] = []
     for block in blocks:
-        kind = block.get("type")
+        kind = word(block.get("type"))
         if kind == "text":
             texts.append(block.get("text"))  # type: ignore[arg-type]  # checked below, all at once
         elif kind == "tool_use":
@@ -186,7 +186,7 @@ class Stream:
 
     def _block_start(self, payload: Json) -> Chunk | None:
         block, index = _object(payload.get("content_block")), _index(payload)
-        kind = block.get("type")
+        kind = word(block.get("type"))
         if kind == "tool_use":
             position = self._tools[index] = len(self._tools)
             return self._chunk({"tool_calls": [{"index": position, **_tool_call(block, "")}]})
