@@ -64,6 +64,7 @@ slow_drip                   a complete answer, one byte every delay_ms
 emoji_split                 a complete answer whose multi-byte characters are split over TCP segments
 split_every_byte            a complete answer, each byte written alone
 sse_odd                     a complete stream with comments, CRLF, ids, retry, a byte order mark
+async_filter                a complete stream with Azure's late filter verdicts: choices without a delta
 ==========================  ============================================================================================
 
 Groups, for ``rates``: before_content, after_content, refused, callers, harmless (see `local.simulator.faults`).

@@ -11,7 +11,7 @@ import orjson
 
 from local.simulator.answers import Ask, Reply, Tool, reply, tokens
 from local.simulator.attempts import Billed
-from local.simulator.checks import check_context
+from local.simulator.checks import check_context, is_among
 from local.simulator.faults import FaultKind
 from local.simulator.protocol import Answer, Event, Problem, Received, RefusedError, refuse
 
@@ -110,8 +110,7 @@ class AnthropicDialect:
         if not key and settings.require_key is not False:
             raise RefusedError(Problem(401, "authentication_error", None, "x-api-key header is required"))
         if not headers.get("anthropic-version"):
-            message = "anthropic-version: header is required"
-            refuse(message)
+            refuse("anthropic-version: header is required")
         if settings.models is not None and received.model not in settings.models:
             raise RefusedError(Problem(404, "not_found_error", None, f"model: {received.model}"))
 
@@ -120,12 +119,11 @@ def _ask_of(received: Received) -> tuple[Ask, tuple[int, int]]:
     """Return what is asked, and the tokens read from and written to the prompt cache. Raise `RefusedError`."""
     payload, settings = received.payload, received.settings
     if not isinstance(payload.get("model"), str) or not payload["model"]:
-        message = "model: Field required"
-        refuse(message)
+        refuse("model: Field required")
     limit = payload.get("max_tokens")
-    if received.operation == "messages" and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        message = "max_tokens: Field required" if limit is None else "max_tokens: Input should be a positive integer"
-        refuse(message)
+    wanted = received.operation == "messages" or limit is not None
+    if wanted and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        refuse("max_tokens: Field required" if limit is None else "max_tokens: Input should be a positive integer")
     _check_numbers(payload)
     messages = _messages(payload)
     blocks = [*_blocks(payload.get("system")), *[block for item in messages for block in _blocks(item["content"])]]
@@ -158,30 +156,24 @@ def _check_numbers(payload: Mapping[str, Any]) -> None:
     for name, most in (("temperature", 1), ("top_p", 1)):
         value = payload.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most):
-            message = f"{name}: must be a number in range 0..{most}"
-            refuse(message)
+            refuse(f"{name}: must be a number in range 0..{most}")
     if payload.get("stop_sequences") is not None and not isinstance(payload["stop_sequences"], list):
-        message = "stop_sequences: Input should be a valid list"
-        refuse(message)
+        refuse("stop_sequences: Input should be a valid list")
 
 
 def _messages(payload: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     messages = payload.get("messages")
     if not isinstance(messages, list) or not messages:
-        message = "messages: at least one message is required"
-        refuse(message)
+        refuse("messages: at least one message is required")
     for place, item in enumerate(messages):
-        if not isinstance(item, Mapping) or item.get("role") not in {"user", "assistant"}:
-            message = f'messages.{place}.role: Input should be "user" or "assistant"'
-            refuse(message)
+        if not isinstance(item, Mapping) or not is_among(item.get("role"), {"user", "assistant"}):
+            refuse(f'messages.{place}.role: Input should be "user" or "assistant"')
         if not isinstance(item.get("content"), str | list) or not item["content"]:
-            message = f"messages.{place}: content must be non-empty text or a list of blocks"
-            refuse(message)
+            refuse(f"messages.{place}: content must be non-empty text or a list of blocks")
     version = _MODEL.match(str(payload.get("model")))
     known = (int(version[1]), int(version[2] or 0)) if version else (0, 0)
     if messages[-1]["role"] == "assistant" and known >= _NO_PREFILL_FROM:
-        message = "This model does not support assistant message prefill. The conversation must end with a user message."
-        refuse(message)
+        refuse("This model does not support assistant message prefill. The conversation must end with a user message.")
     return messages
 
 
@@ -198,28 +190,29 @@ def _text(block: Mapping[str, Any]) -> str:
 
 
 def _block_tokens(block: Mapping[str, Any]) -> int:
-    if block.get("type") in {"image", "document"}:
+    if is_among(block.get("type"), {"image", "document"}):
         return _IMAGE_TOKENS
     return tokens(orjson.dumps(block["input"]).decode()) if "input" in block else tokens(_text(block))
 
 
 def _tools(payload: Mapping[str, Any]) -> tuple[Tool, ...]:
+    given = payload.get("tools") or []
+    if not isinstance(given, list):
+        refuse("tools: Input should be a valid list")
     tools: list[Tool] = []
-    for place, item in enumerate(payload.get("tools") or ()):
+    for place, item in enumerate(given):
         if not isinstance(item, Mapping) or not isinstance(item.get("name"), str):
-            message = f"tools.{place}.name: Field required"
-            refuse(message)
-        custom = item.get("type") in {None, "custom"}
+            refuse(f"tools.{place}.name: Field required")
+        custom = is_among(item.get("type") or "custom", {"custom"})
         if custom and not isinstance(item.get("input_schema"), Mapping):
-            message = f"tools.{place}.input_schema: Field required"
-            refuse(message)
+            refuse(f"tools.{place}.input_schema: Field required")
         tools += [Tool(item["name"], item["input_schema"])] if custom else []
     return tuple(tools)
 
 
 def _choice(choice: Mapping[str, Any]) -> str:
-    kind = choice.get("type") or "auto"
-    return str(choice.get("name")) if kind == "tool" else {"any": "required"}.get(kind, str(kind))
+    kind = str(choice.get("type") or "auto")
+    return str(choice.get("name")) if kind == "tool" else {"any": "required"}.get(kind, kind)
 
 
 def _schema(payload: Mapping[str, Any]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final, NoReturn
 
 from local.simulator.protocol import Problem, RefusedError, refuse
@@ -36,6 +36,11 @@ _REASONING_DEFAULTS: Final[Mapping[str, tuple[Any, ...]]] = {
 """What a reasoning model puts up with in these fields; anything else is refused."""
 
 
+def is_among(value: object, names: Collection[str]) -> bool:
+    """Return whether a field's value is one of those words; a value of another type never is."""
+    return isinstance(value, str) and value in names
+
+
 def reasons(model: str) -> bool:
     """Return whether a model of that name thinks before it speaks."""
     return _REASONING.match(model) is not None
@@ -61,12 +66,18 @@ def check_fields(payload: Mapping[str, Any]) -> None:
 def check_reasoning(payload: Mapping[str, Any]) -> None:
     """Refuse what reasoning models refuse; call it for those models only."""
     if payload.get("max_tokens") is not None:
-        message = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
-        refuse(message, param="max_tokens", code="unsupported_parameter")
+        refuse(
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+            param="max_tokens",
+            code="unsupported_parameter",
+        )
     for name, accepted in _REASONING_DEFAULTS.items():
         if payload.get(name) is not None and payload[name] not in accepted:
-            message = f"Unsupported value: '{name}' does not support {payload[name]} with this model."
-            refuse(message, param=name, code="unsupported_value")
+            refuse(
+                f"Unsupported value: '{name}' does not support {payload[name]} with this model.",
+                param=name,
+                code="unsupported_value",
+            )
 
 
 def check_context(tokens: int, window: int | None) -> None:
@@ -90,8 +101,11 @@ def check_model(payload: Mapping[str, Any], deployment: str | None) -> str:
 
 def _refuse_type(name: str, wanted: str, value: object) -> NoReturn:
     kind = {bool: "a boolean", str: "a string", int: "an integer", float: "a decimal", list: "an array"}
-    message = f"Invalid type for '{name}': expected {wanted}, but got {kind.get(type(value), 'an object')} instead."
-    refuse(message, param=name, code="invalid_type")
+    refuse(
+        f"Invalid type for '{name}': expected {wanted}, but got {kind.get(type(value), 'an object')} instead.",
+        param=name,
+        code="invalid_type",
+    )
 
 
 def _check_range(name: str, value: float | None, low: float, high: float) -> None:

@@ -55,6 +55,7 @@ class FaultKind(StrEnum):
     EMOJI_SPLIT = "emoji_split"
     SPLIT_EVERY_BYTE = "split_every_byte"
     SSE_ODD = "sse_odd"
+    ASYNC_FILTER = "async_filter"
 
 
 _K = FaultKind
@@ -81,6 +82,7 @@ AFTER_CONTENT: Final = (
 
 HARMLESS: Final = (
     _K.FILTERED_OUTPUT, _K.USAGE_MISSING, _K.SLOW, _K.SLOW_DRIP, _K.EMOJI_SPLIT, _K.SPLIT_EVERY_BYTE, _K.SSE_ODD,
+    _K.ASYNC_FILTER,
 )  # fmt: skip
 """Odd, and still a complete answer that a correct client reads."""
 
@@ -117,6 +119,7 @@ class Fault:
     message: str | None = None
 
 
+_MOST: Final = 2**31
 _NUMBERS: Final = frozenset({"retry_after_s", "delay_ms"})
 _COUNTS: Final = frozenset({"times", "after_events", "size_bytes"})
 _FIELDS: Final = frozenset(field.name for field in fields(Fault))
@@ -146,7 +149,7 @@ def parse_fault(value: object) -> Fault:
 
 
 def _check_setting(name: str, given: object) -> None:
-    number = isinstance(given, int | float) and not isinstance(given, bool) and given >= 0
+    number = isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given <= _MOST
     good = {
         "message": given is None or isinstance(given, str),
         **dict.fromkeys(_NUMBERS, number),
@@ -156,5 +159,5 @@ def _check_setting(name: str, given: object) -> None:
         message = f"unknown fault setting {name!r}; settings are: {', '.join(sorted(good))}"
         raise ScriptError(message)
     if not good[name]:
-        message = f"fault setting {name!r} must be {'text' if name == 'message' else 'a number of 0 or more'}"
+        message = f"fault setting {name!r} must be {'text' if name == 'message' else f'a number from 0 to {_MOST}'}"
         raise ScriptError(message)

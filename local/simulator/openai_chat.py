@@ -9,7 +9,7 @@ import orjson
 
 from local.simulator.answers import Ask, Reply, Tool, reply, tokens
 from local.simulator.attempts import Billed
-from local.simulator.checks import check_context, check_fields, check_model, check_reasoning, reasons
+from local.simulator.checks import check_context, check_fields, check_model, check_reasoning, is_among, reasons
 from local.simulator.protocol import Answer, Event, Received, refuse
 
 _ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
@@ -101,7 +101,7 @@ def _messages(payload: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not isinstance(messages, list) or not messages:
         refuse("Invalid 'messages': expected a non-empty array.", param="messages", code="empty_array")
     for place, message in enumerate(messages):
-        if not isinstance(message, dict) or message.get("role") not in _ROLES:
+        if not isinstance(message, dict) or not is_among(message.get("role"), _ROLES):
             text = f"Invalid value for 'messages[{place}].role'. Supported values are: {', '.join(sorted(_ROLES))}."
             refuse(text, param=f"messages[{place}].role", code="invalid_value")
         content = message.get("content")
@@ -124,8 +124,11 @@ def _stop(payload: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _thinking(effort: object) -> int:
     if effort is not None and (not isinstance(effort, str) or effort not in _THINKING):
-        message = f"Invalid value: {effort!r}. Supported values are: {', '.join(_THINKING)}."
-        refuse(message, param="reasoning_effort", code="invalid_value")
+        refuse(
+            f"Invalid value: {effort!r}. Supported values are: {', '.join(_THINKING)}.",
+            param="reasoning_effort",
+            code="invalid_value",
+        )
     return _THINKING[effort or "medium"]
 
 
@@ -142,9 +145,14 @@ def _tools(payload: Mapping[str, Any]) -> tuple[Tool, ...]:
             param = f"tools[{place}].function.name"
             refuse(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
         parameters = function.get("parameters")
-        if parameters is not None and (not isinstance(parameters, Mapping) or parameters.get("type") not in {None, "object"}):
-            message = f"Invalid schema for function '{function['name']}': schema must be of type \"object\"."
-            refuse(message, param=f"tools[{place}].function.parameters", code="invalid_function_parameters")
+        if parameters is not None and (
+            not isinstance(parameters, Mapping) or not is_among(parameters.get("type", "object"), {"object"})
+        ):
+            refuse(
+                f"Invalid schema for function '{function['name']}': schema must be of type \"object\".",
+                param=f"tools[{place}].function.parameters",
+                code="invalid_function_parameters",
+            )
         tools.append(Tool(function["name"], parameters))
     return tuple(tools)
 

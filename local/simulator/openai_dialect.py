@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
+from urllib.parse import quote
 
 from local.simulator.faults import FaultKind
 from local.simulator.openai_chat import answer_chat
@@ -143,7 +144,7 @@ class OpenAIDialect:
         azure = {
             "apim-request-id": f"apim-sim{received.seq:08d}",
             "x-ms-region": "Simulated Region",
-            "x-ms-deployment-name": received.model.encode("ascii", "replace").decode(),
+            "x-ms-deployment-name": quote(received.model),
             "azureml-model-session": "simulator",
         }
         return {**headers, **azure}

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from local.simulator.answers import Ask, Reply, reply, tokens
 from local.simulator.attempts import Billed
-from local.simulator.checks import check_context, check_fields, check_model
+from local.simulator.checks import check_context, check_fields, check_model, is_among
 from local.simulator.openai_chat import usage_object
 from local.simulator.protocol import Answer, Event, Received, refuse
 
@@ -38,7 +38,7 @@ def answer_embeddings(received: Received) -> Answer:
     if payload.get("dimensions") and "ada" in model:
         refuse("This model does not support specifying dimensions.", param="dimensions", code=None)
     encoding = payload.get("encoding_format") or "float"
-    if encoding not in {"float", "base64"}:
+    if not is_among(encoding, {"float", "base64"}):
         refuse("Invalid 'encoding_format'.", param="encoding_format", code="invalid_value")
     counted = sum(max(1, tokens(text)) for text in texts)
     check_context(counted, received.settings.context_window)
@@ -77,8 +77,11 @@ def _inputs(given: object) -> list[str]:
     if isinstance(given, str) and given:
         return [given]
     if not isinstance(given, list) or not given or len(given) > _MOST_INPUTS:
-        message = "'$.input' is invalid: it must be a non-empty string, or a list of up to 2048 of them or of token ids."
-        refuse(message, param="input", code=None)
+        refuse(
+            "'$.input' is invalid: it must be a non-empty string, or a list of up to 2048 of them or of token ids.",
+            param="input",
+            code=None,
+        )
     if all(isinstance(item, int) for item in given):
         return [" ".join(map(str, given))]
     texts: list[str] = []

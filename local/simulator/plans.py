@@ -364,6 +364,19 @@ def _sse_odd(case: Case) -> Plan:
     return replace(plan, parts=parts)
 
 
+def _async_filter(case: Case) -> Plan:
+    """Follow each piece of text with Azure's late filter verdict: a choice that has no delta."""
+    events: list[Event] = []
+    for place, event in enumerate(case.answer.events or ()):
+        events.append(event)
+        if event.part == "content" and "choices" in (event.payload or {}):
+            offsets = {"check_offset": place, "start_offset": place, "end_offset": place + 1}
+            verdict = {"index": 0, "finish_reason": None, "content_filter_offsets": offsets, "content_filter_results": {}}
+            late = {"id": "", "object": "", "created": 0, "model": "", "choices": [verdict]}
+            events.append(Event("filter", late))
+    return _good(case) if case.answer.events is None else _with_events(case, events)
+
+
 _SHAPED: Final[Mapping[FaultKind, Callable[[Case], Plan]]] = {
     _K.HANG_MID_STREAM: _broken(Ending.HANG),
     _K.RESET_MID_STREAM: _broken(Ending.RESET),
@@ -385,4 +398,5 @@ _SHAPED: Final[Mapping[FaultKind, Callable[[Case], Plan]]] = {
     _K.EMOJI_SPLIT: _emoji_split,
     _K.SPLIT_EVERY_BYTE: _split_every_byte,
     _K.SSE_ODD: _sse_odd,
+    _K.ASYNC_FILTER: _async_filter,
 }

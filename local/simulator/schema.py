@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 _DEEP: Final = 12
+_LARGE: Final = 1000
+_MOST_STEPS: Final = 4000
+_WIDEST: Final = 2**53
 
 _FORMATS: Final[Mapping[str, str]] = {
     "date": "2026-01-15",
@@ -42,16 +45,17 @@ class _Maker:
     def __init__(self, root: object, names: list[str]) -> None:
         self._root = root
         self._names = names
+        self._left = _MOST_STEPS
 
     def make(self, schema: object, name: str, depth: int) -> Any:
         if not isinstance(schema, Mapping):
             return f"simulated {name}"
-        resolved = self._resolve(schema)
+        resolved = self._resolve(schema, 0)
         if "const" in resolved:
             return resolved["const"]
         if isinstance(resolved.get("enum"), list) and resolved["enum"]:
             return resolved["enum"][0]
-        if depth > _DEEP:
+        if depth > _DEEP or self._left <= 0:
             return None
         kind = self._kind(resolved)
         makers = {"object": self._object, "array": self._array, "string": self._string}
@@ -59,10 +63,13 @@ class _Maker:
             return makers[kind](resolved, name, depth)
         return {"number": _number(resolved), "integer": _integer(resolved), "boolean": True}.get(kind)
 
-    def _resolve(self, schema: Mapping[str, Any]) -> dict[str, Any]:
+    def _resolve(self, schema: Mapping[str, Any], nested: int) -> dict[str, Any]:
         """Follow $ref, take the first real choice of anyOf and oneOf, and merge allOf."""
         resolved = dict(schema)
         for _ in range(_DEEP):
+            self._left -= 1
+            if self._left <= 0 or nested > _DEEP:
+                break
             reference = resolved.pop("$ref", None)
             choices = resolved.pop("anyOf", None) or resolved.pop("oneOf", None)
             parts = resolved.pop("allOf", None)
@@ -73,7 +80,7 @@ class _Maker:
             if isinstance(choices, list):
                 resolved |= next((item for item in choices if _is_value(item)), {})
             for part in parts if isinstance(parts, list) else ():
-                resolved = _merged(resolved, self._resolve(part) if isinstance(part, Mapping) else {})
+                resolved = _merged(resolved, self._resolve(part, nested + 1) if isinstance(part, Mapping) else {})
         return resolved
 
     def _at(self, reference: str) -> dict[str, Any]:
@@ -86,52 +93,85 @@ class _Maker:
     def _kind(self, schema: Mapping[str, Any]) -> str:
         kind = schema.get("type")
         if isinstance(kind, list):
-            kind = next((item for item in kind if item != "null"), "null")
+            kind = next((item for item in kind if isinstance(item, str) and item != "null"), "null")
         if isinstance(kind, str):
             return kind
         return "object" if "properties" in schema else "array" if "items" in schema else "string"
 
     def _object(self, schema: Mapping[str, Any], _name: str, depth: int) -> dict[str, Any]:
-        properties = schema.get("properties")
-        properties = properties if isinstance(properties, Mapping) else {}
-        required = [key for key in schema.get("required") or () if isinstance(key, str)]
-        # A schema that refers to itself ends where its optional properties are left out.
-        keys = required if depth > _DEEP // 2 else dict.fromkeys([*properties, *required])
+        properties = _mapping(schema, "properties")
+        required = [key for key in _list(schema, "required") if isinstance(key, str)]
+        keys = required if self._is_enough(depth) else list(dict.fromkeys([*properties, *required]))
         return {key: self.make(properties.get(key, {}), key, depth + 1) for key in keys}
 
     def _array(self, schema: Mapping[str, Any], name: str, depth: int) -> list[Any]:
-        first = schema.get("prefixItems") or []
-        count = max(int(schema.get("minItems") or 0), len(first), 0 if depth > _DEEP // 2 else 1)
-        count = min(count, int(schema.get("maxItems", count)))
+        first = _list(schema, "prefixItems")
+        count = max(_size(schema, "minItems", 0), len(first), 0 if self._is_enough(depth) else 1)
+        count = min(count, _size(schema, "maxItems", count))
         kinds = [*first, *([schema.get("items", {})] * max(0, count - len(first)))]
         return [self.make(kind, name, depth + 1) for kind in kinds[:count]]
+
+    def _is_enough(self, depth: int) -> bool:
+        """Return whether to leave out what may be left out, so that a schema that refers to itself ends."""
+        return depth > _DEEP // 2 or self._left < _MOST_STEPS // 2
 
     def _string(self, schema: Mapping[str, Any], name: str, _depth: int) -> str:
         known = _FORMATS.get(str(schema.get("format")))
         if known is not None:
             return known
         text = self._names[0] if self._names else f"simulated {name}"
-        text = text.ljust(int(schema.get("minLength") or 0), ".")
-        return text[: int(schema["maxLength"])] if "maxLength" in schema else text
+        text = text.ljust(_size(schema, "minLength", 0), ".")
+        return text[: _size(schema, "maxLength", len(text))]
 
 
 def _is_value(schema: object) -> bool:
     return isinstance(schema, Mapping) and schema.get("type") != "null"
 
 
-def _merged(one: dict[str, Any], two: Mapping[str, Any]) -> dict[str, Any]:
-    properties = {**(one.get("properties") or {}), **(two.get("properties") or {})}
-    required = [*(one.get("required") or ()), *(two.get("required") or ())]
+def _merged(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, Any]:
+    properties = {**_mapping(one, "properties"), **_mapping(two, "properties")}
+    required = [*_list(one, "required"), *_list(two, "required")]
     return {**one, **two, **({"properties": properties, "required": required} if properties else {})}
+
+
+def _mapping(schema: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = schema.get(name)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(schema: Mapping[str, Any], name: str) -> list[Any]:
+    value = schema.get(name)
+    return value if isinstance(value, list) else []
+
+
+def _figure(schema: Mapping[str, Any], name: str) -> float | None:
+    value = schema.get(name)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _size(schema: Mapping[str, Any], name: str, default: int) -> int:
+    """Return a length or count; one that is absurd is cut, so that no schema can exhaust the machine."""
+    value = _figure(schema, name)
+    return default if value is None else int(min(max(value, 0), _LARGE))
 
 
 def _bounds(schema: Mapping[str, Any], step: float) -> tuple[float | None, float | None]:
     """Return inclusive bounds; an exclusive one is moved by ``step``."""
-    low, high = schema.get("minimum"), schema.get("maximum")
-    above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
-    low = above + step if isinstance(above, int | float) and not isinstance(above, bool) else low
-    high = below - step if isinstance(below, int | float) and not isinstance(below, bool) else high
-    return low, high
+    low, high = _figure(schema, "minimum"), _figure(schema, "maximum")
+    above, below = _figure(schema, "exclusiveMinimum"), _figure(schema, "exclusiveMaximum")
+    return low if above is None else above + step, high if below is None else below - step
+
+
+def _number(schema: Mapping[str, Any]) -> float:
+    low, high = _bounds(schema, 0.5)
+    if low is not None and high is not None:
+        return (low + high) / 2
+    return _stepped(schema, _within(1.5, low, high))
+
+
+def _integer(schema: Mapping[str, Any]) -> int:
+    value = _stepped(schema, math.ceil(_within(1, *_bounds(schema, 1))))
+    return int(_within(value, -_WIDEST, _WIDEST))
 
 
 def _within(value: float, low: float | None, high: float | None) -> float:
@@ -139,17 +179,8 @@ def _within(value: float, low: float | None, high: float | None) -> float:
     return value if high is None else min(value, high)
 
 
-def _number(schema: Mapping[str, Any]) -> float:
-    low, high = _bounds(schema, 0.5)
-    if low is not None and high is not None:
-        return (low + high) / 2
-    value = _within(1.5, low, high)
-    multiple = schema.get("multipleOf")
-    return math.ceil(value / multiple) * multiple if multiple else value
-
-
-def _integer(schema: Mapping[str, Any]) -> int:
-    low, high = _bounds(schema, 1)
-    value = math.ceil(_within(1, low, high))
-    multiple = schema.get("multipleOf")
-    return math.ceil(value / multiple) * int(multiple) if multiple else value
+def _stepped(schema: Mapping[str, Any], value: float) -> float:
+    """Return the next multiple of ``multipleOf``."""
+    step = _figure(schema, "multipleOf")
+    steps = value / step if step else 0.0
+    return math.ceil(steps) * step if step and math.isfinite(steps) else value

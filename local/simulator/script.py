@@ -15,6 +15,8 @@ from typing import Any, Final
 from local.simulator.faults import GROUPS, Fault, FaultKind, ScriptError, fault_kind, parse_fault
 
 ANY: Final = "*"
+_LONGEST_QUEUE: Final = 100_000
+_MOST_WORDS: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,9 @@ def _parse_rule(document: object) -> tuple[tuple[str, str], _Rule]:
         message = "'faults' must be a list of fault names or objects"
         raise ScriptError(message)
     for fault in map(parse_fault, faults):
+        if len(rule.queue) + fault.times > _LONGEST_QUEUE:
+            message = f"'faults' holds more than {_LONGEST_QUEUE} faults; use 'rates'"
+            raise ScriptError(message)
         rule.queue.extend([fault] * fault.times)
     rule.rates = _parse_rates(document.get("rates") or {})
     return (_name(document, "profile"), _name(document, "model")), rule
@@ -150,7 +155,7 @@ def _setting(name: str, value: Any) -> Any:
         "latency_ms": (number, "milliseconds"),
         "jitter_ms": (number, "milliseconds"),
         "chunk_gap_ms": (number, "milliseconds"),
-        "words": (count, "a whole number"),
+        "words": (count and value <= _MOST_WORDS, f"a whole number up to {_MOST_WORDS}"),
         "answer": (value is None or isinstance(value, str), "text or null"),
         "models": (value is None or listed, "a list of names or null"),
         "response_model": (value is None or isinstance(value, str), "text or null"),

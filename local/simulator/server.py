@@ -24,6 +24,7 @@ from local.simulator.protocol import Answer, Dialect, Problem, Received, Refused
 from local.simulator.script import Script, Settings, draw
 from local.simulator.wire import perform
 
+_DEEPEST: Final = 100
 _MAX_BODY: Final = 64 * 1024 * 1024
 _DIALECTS: Final[Mapping[str, Dialect]] = {
     "openai": OpenAIDialect(),
@@ -104,9 +105,13 @@ class Simulator:
         outcome = "failed"
         try:
             response, outcome = await self._attempt(request, target, attempt)
-        except (asyncio.CancelledError, ConnectionError):
+        except asyncio.CancelledError:
             outcome = "closed" if self._closing.is_set() else "disconnected"
             raise
+        except ConnectionError:
+            # aiohttp finds out for itself, quietly, when it tries to send this.
+            outcome = "disconnected"
+            return web.Response()
         else:
             return response
         finally:
@@ -240,12 +245,21 @@ async def _payload(request: web.BaseRequest) -> tuple[dict[str, Any], int]:
     try:
         payload = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        message = f"We could not parse the JSON body of your request: {error}."
-        refuse(message)
+        refuse(f"We could not parse the JSON body of your request: {error}.")
+    if body.count(b"[") + body.count(b"{") > _DEEPEST and _nesting(payload) > _DEEPEST:
+        refuse("We could not parse the JSON body of your request: it is nested too deeply.")
     if not isinstance(payload, dict):
-        message = "We could not parse the JSON body of your request: it must be an object."
-        refuse(message)
+        refuse("We could not parse the JSON body of your request: it must be an object.")
     return payload, len(body)
+
+
+def _nesting(document: object) -> int:
+    """Return how deeply arrays and objects are nested, without recursion."""
+    level, depth = [document], 0
+    while level := [item for item in level if isinstance(item, list | dict)]:
+        depth += 1
+        level = [item for parent in level for item in (parent.values() if isinstance(parent, dict) else parent)]
+    return depth
 
 
 async def _body(request: web.BaseRequest) -> bytes:
@@ -256,8 +270,7 @@ async def _body(request: web.BaseRequest) -> bytes:
             if len(received) > _MAX_BODY:
                 raise RefusedError(Problem(413, "invalid_request_error", None, "The request body is too large."))
     except web.RequestPayloadError:
-        message = "The request body is broken."
-        refuse(message)
+        refuse("The request body is broken.")
     return bytes(received)
 
 

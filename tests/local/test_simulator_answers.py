@@ -48,6 +48,37 @@ def test_recursive_schema_ends() -> None:
     assert example(loop) == "simulated value"
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"allOf": [{"$ref": "#"}, {"$ref": "#"}], "$ref": "#"},
+        {"properties": {name: {"$ref": "#"} for name in "abcdefghij"}, "required": list("abcdefghij")},
+        {"type": "array", "items": {"$ref": "#"}, "minItems": 10**9},
+        {"type": "string", "minLength": 10**9},
+        {"anyOf": [{"$ref": "#/anyOf/0"}]},
+    ],
+)
+def test_schema_bombs_are_small(schema: Any) -> None:
+    """A schema that grows without end is given up, quickly and in little memory."""
+    assert len(json.dumps(example(schema))) < 100_000
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "integer", "multipleOf": 0},
+        {"type": "integer", "minimum": 1e308},
+        {"type": "number", "minimum": "a", "maximum": None},
+        {"type": "array", "prefixItems": 3, "maxItems": "x"},
+        {"type": "object", "properties": 7, "required": 7},
+        {"type": [3, {}], "enum": {}, "allOf": [3], "anyOf": [[]], "$ref": 7},
+    ],
+)
+def test_broken_schemas_are_borne(schema: Any) -> None:
+    """What is not a schema yields something, rather than an exception."""
+    json.dumps(example(schema))
+
+
 def test_prompt_fills_forms() -> None:
     """Free text comes from the names in the prompt."""
     schema = {"type": "object", "properties": {"city": {"type": "string"}}}

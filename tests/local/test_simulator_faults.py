@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import ClientSession
+from openai import AsyncAzureOpenAI
 
 from local.simulator import Fault, FaultKind, Simulator
 from local.simulator.openai_dialect import _PROBLEMS
@@ -293,6 +294,18 @@ async def test_odd_events(simulator: Simulator, http: ClientSession) -> None:
     simulator.script({"faults": [None, "sse_odd"]})
     good, odd = await events(http), await events(http)
     assert [_delta(event) for event in good] == [_delta(event) for event in odd]
+
+
+async def test_late_filter_verdicts(simulator: Simulator, azure: AsyncAzureOpenAI) -> None:
+    """Between the pieces come choices without a delta; the text is the same."""
+    simulator.script({"faults": [None, "async_filter"]})
+    texts = []
+    for _ in range(2):
+        stream = await azure.chat.completions.create(model="m", messages=BODY["messages"], stream=True)
+        choices = [chunk.choices[0] async for chunk in stream if chunk.choices]
+        texts.append("".join(choice.delta.content or "" for choice in choices if getattr(choice, "delta", None)))
+    assert texts[0] == texts[1]
+    assert any(getattr(choice, "delta", None) is None for choice in choices)
 
 
 async def test_dropped_client_is_noticed(simulator: Simulator) -> None:
