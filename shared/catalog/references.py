@@ -34,9 +34,13 @@ class References:
     _hidden: set[str] = field(default_factory=set)
 
     def resolve(self, value: Any, path: Path = ()) -> Any:
-        """Return the tree with every reference replaced. Recursion is bounded: the reader bounds the depth."""
+        """Return the tree with every reference replaced, without the credentials and endpoints that are missing.
+
+        Recursion is bounded: the reader bounds the depth.
+        """
         if isinstance(value, dict):
-            return {key: self.resolve(item, (*path, key)) for key, item in value.items()}
+            resolved = {key: self.resolve(item, (*path, key)) for key, item in value.items()}
+            return {key: item for key, item in resolved.items() if (*path, key) not in self.missing}
         if isinstance(value, list):
             return [self.resolve(item, (*path, index)) for index, item in enumerate(value)]
         if isinstance(value, str) and "${" in value:
