@@ -3,7 +3,7 @@
     python -m tests.bench.run [--quick] [--with-litellm] [--phases speed,latency,tokens,burst,cold,memory]
 
 Read the ratios and the CPU per request: on a busy machine the rest is the machine's. Needs a C compiler; wrk makes
-the load when it is installed, our own client otherwise. Exits with 1 when a promise is not kept: 1,000 at once all answered with
+the load when it is installed, our own client otherwise. Exits with 1 when a promise is not kept: 1,000 at once answered with a
 p95 under a second, and memory flat.
 """
 
