@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from shared.catalog import parse
 from shared.core.chat import Json
@@ -78,6 +79,15 @@ def changed(*edits: tuple[str, str]) -> str:
 def registry(text: str = GOOD, environment: Mapping[str, str] = ENVIRONMENT, **more: str) -> Registry:
     """Return what a text describes."""
     return parse(text, source="catalog.yaml", environment=environment, simulator_url=more.get("simulator_url"))
+
+
+BLUE = GOOD.replace("  azure:", "  blue:").replace("provider: azure", "provider: blue")
+"""The good catalog with another name for one provider."""
+
+
+def save(path: Path, text: str) -> None:
+    """Write a catalog's file."""
+    path.write_text(text, encoding="utf-8")
 
 
 UNTOLD = "catalog.yaml: an error without a problem"

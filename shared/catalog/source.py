@@ -44,6 +44,7 @@ class _Applied:
     loaded: Loaded
     text: str
     overlay: Mapping[str, Json] = field(default_factory=dict)
+    revision: int = 0
 
 
 class CatalogSource:
@@ -123,10 +124,10 @@ class CatalogSource:
     # ---- building ----------------------------------------------------------------------------------------------------
 
     def _rebuild(self) -> None:
-        """Make a new snapshot of the newest text, or, while that is broken, of the last good one."""
-        texts = [self._newest, self._applied.text if self._applied is not None else None]
+        """Make a new snapshot of the newest text, or, while that is broken, put newly registered models over the good one."""
+        good = self._applied.text if self._applied is not None and self._applied.revision != self._overlay.revision else None
         failure: ConfigurationError | None = None
-        for text in dict.fromkeys(texts):
+        for text in dict.fromkeys((self._newest, good)):
             if text is None:
                 continue
             try:
@@ -148,15 +149,15 @@ class CatalogSource:
         A registered model that does not fit the file is left out, unless it is being served: then the file's change would
         take something away that works, and is refused.
         """
-        documents = self._overlay.documents()
+        documents, revision = self._overlay.documents(), self._overlay.revision
         try:
-            return _Applied(self._parse(text, documents), text, documents), ()
+            return _Applied(self._parse(text, documents), text, documents, revision), ()
         except CatalogError as error:
             served = self._applied.overlay if self._applied is not None else {}
             if not error.registered or not error.registered.isdisjoint(served):
                 raise
             kept = {name: document for name, document in documents.items() if name not in error.registered}
-            return _Applied(self._parse(text, kept), text, kept), error.problems
+            return _Applied(self._parse(text, kept), text, kept, revision), error.problems
 
     def _parse(self, text: str, overlay: Mapping[str, Json]) -> Loaded:
         return load(
