@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import orjson
@@ -41,9 +42,14 @@ def answer(*blocks: Any, **changes: Any) -> dict[str, Any]:
     return {**payload, "stop_reason": "end_turn", "stop_sequence": None, "usage": USAGE, **changes}
 
 
+def deep(levels: int) -> Any:
+    """Return lists in lists."""
+    return [deep(levels - 1)] if levels else {}
+
+
 def parsed(payload: Any, reply: Reply = OK) -> Completion | Failed:
     """Parse a reply; bytes are taken as they are."""
-    body = payload if isinstance(payload, bytes) else orjson.dumps(payload)
+    body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     return parse(call(kind=ProviderKind.ANTHROPIC), reply, body)
 
 
@@ -127,6 +133,7 @@ def test_answers_with_gaps_are_answers(payload: dict[str, Any], content: str | N
         (answer({"type": "text", "text": None}), K.BAD_RESPONSE),
         (answer({"type": "text"}), K.BAD_RESPONSE),
         (answer({"type": "thinking", "thinking": 7}), K.BAD_RESPONSE),
+        (answer({**TOOL_USE, "input": deep(300)}), K.BAD_RESPONSE),
         (answer(), K.EMPTY_RESPONSE),
         (answer(stop_reason=None), K.EMPTY_RESPONSE),
         ({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}, K.OVERLOADED),
@@ -258,7 +265,14 @@ def test_a_stream_of_tool_calls() -> None:
         {"index": 0, "function": {"arguments": '{"a":'}},
         {"index": 0, "function": {"arguments": "1}"}},
         {"index": 1, "id": "t2", "type": "function", "function": {"name": "g", "arguments": ""}},
+        {"index": 1, "function": {"arguments": "{}"}},
     ]
+
+
+def test_arguments_that_come_with_the_start_of_the_call_are_kept() -> None:
+    """Anthropic streams them; servers like it may not."""
+    chunks = chunks_of(MESSAGE_START, start(0, **TOOL_USE), STOP_0, *END)
+    assert [c["function"]["arguments"] for d in deltas(chunks) for c in d.get("tool_calls", ())] == ['{"a":[1,"🌍"]}']
 
 
 def test_a_stream_of_thinking() -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import orjson
 import pytest
 
-from shared.adapters.providers import azure_openai, openai_compatible
+from shared.adapters.providers import PROTOCOLS, azure_openai, openai_compatible
 from shared.adapters.providers.openai_wire import render
 from shared.core.chat import Json, Operation
+from shared.core.failures import Failed, FailureKind
 from shared.core.registry import ProviderKind
 from tests.providers.conftest import MakeCall, call
 
@@ -18,7 +19,9 @@ HELLO = [{"role": "user", "content": "Hello"}]
 
 def sent(payload: Json, **others: Any) -> dict[str, Any]:
     """Return the body that a payload becomes, without what is always the same."""
-    body: dict[str, Any] = orjson.loads(render(call({"messages": HELLO, **payload}, **others)))
+    found = render(call({"messages": HELLO, **payload}, **others))
+    assert isinstance(found, bytes)
+    body: dict[str, Any] = orjson.loads(found)
     assert body.pop("model") == "target-model"
     assert body.pop("messages") == HELLO
     return body
@@ -66,6 +69,31 @@ def test_what_is_sent(payload: Json, others: dict[str, Any], expected: dict[str,
     assert expected == sent(payload, **others)
 
 
+@pytest.mark.parametrize(
+    ("payload", "refused", "expected"),
+    [
+        ({"max_tokens": 5}, "max_completion_tokens", {"max_tokens": 5}),
+        ({"max_completion_tokens": 5}, "max_completion_tokens", {"max_tokens": 5}),
+        ({"max_tokens": 5}, "temperature", {"max_completion_tokens": 5}),
+    ],
+)
+def test_a_vendor_that_knows_only_max_tokens(payload: Json, refused: str, expected: dict[str, Any]) -> None:
+    """A reasoning model on Ollama: the limit must not get lost under a name it ignores."""
+    assert expected == sent(payload, reasoning=True, unsupported_parameters=frozenset({refused}))
+
+
+@pytest.mark.parametrize("kind", list(ProviderKind))
+def test_a_payload_nested_too_deep_to_be_written_is_refused(kind: ProviderKind) -> None:
+    """It can be read, so it can come this far; it must not end as an exception."""
+    deep: Any = {}
+    for _ in range(600):
+        deep = {"type": "object", "properties": {"a": deep}}
+    payload = {"messages": HELLO, "tools": [{"type": "function", "function": {"name": "f", "parameters": deep}}]}
+    found = PROTOCOLS[kind].render(call(payload, kind=kind))
+    assert isinstance(found, Failed)
+    assert found.kind is FailureKind.INVALID_REQUEST
+
+
 def test_rendering_leaves_the_payload_alone() -> None:
     """The same payload is rendered again for the next candidate."""
     payload = {
@@ -83,8 +111,9 @@ def test_rendering_leaves_the_payload_alone() -> None:
 
 def test_embeddings_are_sent_as_they_are() -> None:
     """Nothing of chat is added to an embeddings request."""
-    body = orjson.loads(render(call({"model": "x", "input": ["a"], "dimensions": 3}, operation=Operation.EMBEDDINGS)))
-    assert body == {"model": "target-model", "input": ["a"], "dimensions": 3}
+    found = render(call({"model": "x", "input": ["a"], "dimensions": 3}, operation=Operation.EMBEDDINGS))
+    assert isinstance(found, bytes)
+    assert orjson.loads(found) == {"model": "target-model", "input": ["a"], "dimensions": 3}
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import orjson
-
 from shared.adapters.providers.anthropic_messages import Block
 from shared.adapters.providers.classification import bad_response, failed, unusable
-from shared.adapters.providers.reply import NO_ERROR_BODY, Reply, count, load_object, read_error, word
+from shared.adapters.providers.reply import NO_ERROR_BODY, Reply, count, dump_text, load_object, read_error, word
 from shared.core.chat import Chunk, Completion, FinishReason, Json, Usage
 from shared.core.failures import Failed, FailureKind
 from shared.core.sse import ServerSentEvent
@@ -78,11 +76,12 @@ def _message(blocks: list[Block]) -> dict[str, Any] | None:
         if kind == "text":
             texts.append(block.get("text"))  # type: ignore[arg-type]  # checked below, all at once
         elif kind == "tool_use":
-            calls.append(_tool_call(block, orjson.dumps(block.get("input") or {}).decode()))
+            calls.append(_tool_call(block, dump_text(block.get("input") or {})))
         elif kind in {"thinking", "redacted_thinking"}:
             thinking_blocks.append(block)
             thoughts.append(block.get("thinking") or "")
-    if not all(isinstance(text, str) for text in (*texts, *thoughts)):
+    arguments = [call["function"]["arguments"] for call in calls]
+    if not all(isinstance(text, str) for text in (*texts, *thoughts, *arguments)):
         return None
     message: dict[str, Any] = {"role": "assistant", "content": "".join(texts) if texts else None, "refusal": None}
     if not texts and not calls:
@@ -95,7 +94,7 @@ def _message(blocks: list[Block]) -> dict[str, Any] | None:
     return message
 
 
-def _tool_call(block: Json, arguments: str) -> Block:
+def _tool_call(block: Json, arguments: str | None) -> Block:
     function = {"name": word(block.get("name")) or "", "arguments": arguments}
     return {"id": word(block.get("id")) or "", "type": "function", "function": function}
 
@@ -135,7 +134,7 @@ def render_usage(usage: Usage) -> dict[str, Any]:
 class Stream:
     """Anthropic's events as OpenAI's chunks, one after the other. ``done`` once ``message_stop`` has come."""
 
-    __slots__ = ("_base", "_call", "_reply", "_some", "_stop", "_thinking", "_tools", "_usage", "done")
+    __slots__ = ("_bare", "_base", "_call", "_reply", "_some", "_stop", "_thinking", "_tools", "_usage", "done")
 
     def __init__(self, call: Call, reply: Reply) -> None:
         self._call = call
@@ -148,6 +147,7 @@ class Stream:
         }
         self._usage: dict[str, Any] = {}
         self._tools: dict[Any, int] = {}  # block index → index of the tool call
+        self._bare: set[int] = set()  # block indexes of tool calls whose arguments have not begun
         self._thinking: dict[Any, Block] = {}  # block index → the thinking block as it grows
         self._some = False
         self._stop: str | None = None
@@ -189,7 +189,10 @@ class Stream:
         kind = word(block.get("type"))
         if kind == "tool_use":
             position = self._tools[index] = len(self._tools)
-            return self._chunk({"tool_calls": [{"index": position, **_tool_call(block, "")}]})
+            given = dump_text(block["input"]) if block.get("input") else None
+            if given is None:
+                self._bare.add(index)
+            return self._chunk({"tool_calls": [{"index": position, **_tool_call(block, given or "")}]})
         if kind in {"thinking", "redacted_thinking"}:
             self._thinking[index] = dict(block)
         text = block.get("text") if kind == "text" else None
@@ -202,8 +205,8 @@ class Stream:
             return self._chunk({"content": text}, text=text, content=bool(text))
         part = delta.get("partial_json")
         if isinstance(part, str) and part and index in self._tools:
-            call = {"index": self._tools[index], "function": {"arguments": part}}
-            return self._chunk({"tool_calls": [call]}, text=part)
+            self._bare.discard(index)
+            return self._arguments(index, part)
         thought = delta.get("thinking")
         if isinstance(thought, str) and thought:
             block = self._thinking.setdefault(index, {"type": "thinking"})
@@ -215,8 +218,16 @@ class Stream:
         return None
 
     def _block_stop(self, payload: Json) -> Chunk | None:
-        block = self._thinking.pop(_index(payload), None)
+        index = _index(payload)
+        if index in self._bare:  # a call without arguments: nothing has come, and OpenAI's clients parse what they get
+            self._bare.discard(index)
+            return self._arguments(index, "{}")
+        block = self._thinking.pop(index, None)
         return None if block is None else self._chunk({"thinking_blocks": [block]}, content=False)
+
+    def _arguments(self, index: int, part: str) -> Chunk:
+        call = {"index": self._tools[index], "function": {"arguments": part}}
+        return self._chunk({"tool_calls": [call]}, text=part)
 
     def _message_delta(self, payload: Json) -> Chunk | Failed | None:
         self._usage.update({k: v for k, v in _object(payload.get("usage")).items() if v is not None})

@@ -18,10 +18,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import orjson
-
 from shared.adapters.providers.anthropic_messages import Block, UntranslatableError, translate
-from shared.adapters.providers.classification import refused
+from shared.adapters.providers.classification import dump_body, refused
 from shared.core.chat import Json, Operation
 from shared.core.failures import Failed
 from shared.core.registry import ProviderKind
@@ -66,7 +64,7 @@ def render(call: Call) -> bytes | Failed:
         return refused(str(error), error.param)
     for name in ANTHROPIC_NATIVE & payload.keys():
         body[name] = payload[name]
-    return orjson.dumps(body)
+    return dump_body(body)
 
 
 def _refuse_others(payload: Json) -> None:

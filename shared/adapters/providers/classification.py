@@ -9,8 +9,11 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+import orjson
+
 from shared.adapters.providers.reply import NO_ERROR_BODY, ErrorBody, Reply, read_error
 from shared.adapters.providers.retry_after import retry_after
+from shared.core.chat import Json
 from shared.core.failures import CALLERS_FAULT, Failed, FailureKind
 from shared.ports import (
     Call,
@@ -163,7 +166,7 @@ def failed(call: Call, reply: Reply, error: ErrorBody | None = None) -> Failed:
     error = error or NO_ERROR_BODY
     status = reply.status if reply.status >= FIRST_REFUSAL else error.status  # the latter: an error inside a success
     kind = classify(status, error)
-    asked = retry_after(reply) if kind in RETRY_AFTER_KINDS else None
+    asked = retry_after(reply, limits=kind is K.RATE_LIMITED) if kind in RETRY_AFTER_KINDS else None
     code = _clean_code(error.code, call)
     if kind in CALLERS_FAULT:
         return Failed(
@@ -215,6 +218,14 @@ def unusable(call: Call, reply: Reply, payload: dict[str, Any] | None) -> Failed
     if reply.content_type and "json" not in reply.content_type:
         return bad_response(call, reply, "the answer has a content type that is not JSON")
     return None
+
+
+def dump_body(body: Json) -> bytes | Failed:
+    """Return a body to send, or the failure of one nested deeper than can be written: orjson reads deeper than it writes."""
+    try:
+        return orjson.dumps(body)
+    except orjson.JSONEncodeError:
+        return refused("The request is nested too deep.", None)
 
 
 def refused(message: str, param: str | None) -> Failed:

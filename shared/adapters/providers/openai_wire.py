@@ -11,9 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-import orjson
-
-from shared.adapters.providers.classification import bad_response, failed, unusable
+from shared.adapters.providers.classification import bad_response, dump_body, failed, unusable
 from shared.adapters.providers.reply import Reply, count, load_object, read_error, word
 from shared.core.chat import Chunk, Completion, Operation, Usage
 from shared.core.failures import Failed, FailureKind
@@ -22,12 +20,14 @@ from shared.core.wire_support import OWN_FIELDS, is_harmless
 from shared.ports import Call
 
 DONE: Final = b"[DONE]"
+LONGEST_DONE: Final = 16
+"""With the blanks some vendors put around it; longer data is not even looked at."""
 REASONING_TEXT: Final = ("reasoning_content", "reasoning")  # DeepSeek, vLLM; OpenRouter, Ollama
 _CONTENT: Final = frozenset({"content", "tool_calls", "refusal", "function_call", "audio", *REASONING_TEXT})
 
 
-def render(call: Call) -> bytes:
-    """Return the body to send."""
+def render(call: Call) -> bytes | Failed:
+    """Return the body to send, or why it can't be."""
     payload = call.payload
     body = dict(payload)
     if not OWN_FIELDS.isdisjoint(body):
@@ -40,7 +40,7 @@ def render(call: Call) -> bytes:
             if is_harmless(name, body[name]):
                 del body[name]
     if call.operation is Operation.CHAT:
-        _name_output_limit(body, reasoning=call.model.reasoning)
+        _name_output_limit(body, "max_completion_tokens" if call.model.reasoning else "max_tokens", refused)
         if call.stream:
             body["stream"] = True
             if "stream_options" not in refused:
@@ -50,12 +50,17 @@ def render(call: Call) -> bytes:
         else:
             body.pop("stream", None)
             body.pop("stream_options", None)  # refused by OpenAI without ``stream``
-    return orjson.dumps(body)
+    return dump_body(body)
 
 
-def _name_output_limit(body: dict[str, Any], *, reasoning: bool) -> None:
-    """Call the output limit what the model calls it. Callers that send both names mean the smaller."""
-    known, other = ("max_completion_tokens", "max_tokens") if reasoning else ("max_tokens", "max_completion_tokens")
+def _name_output_limit(body: dict[str, Any], known: str, refused: frozenset[str]) -> None:
+    """Call the output limit what the model calls it. Callers that send both names mean the smaller.
+
+    A vendor that knows only the other name says so by refusing this one (Ollama serves reasoning models by ``max_tokens``).
+    """
+    other = "max_tokens" if known == "max_completion_tokens" else "max_completion_tokens"
+    if known in refused and other not in refused:
+        known, other = other, known
     if other in body:
         value, present = body.pop(other), body.get(known)
         if present is None:
@@ -141,7 +146,7 @@ class Stream:
 
     def feed(self, event: ServerSentEvent) -> Chunk | Failed | None:
         """Return what the event means; None when it means nothing to a caller."""
-        if event.data == DONE or event.data.strip() == DONE:
+        if len(event.data) < LONGEST_DONE and event.data.strip() == DONE:
             self.done = True
             if self._some:
                 return None
@@ -156,7 +161,9 @@ class Stream:
         choices = payload.get("choices")
         if choices and not (isinstance(choices, list) and all(isinstance(choice, dict) for choice in choices)):
             return bad_response(self._call, self._reply, "the stream has an event whose `choices` make no sense")
-        return self._chunk(payload, choices or ())
+        if not choices:
+            payload["choices"] = choices = []  # absent or null at some vendors; readers of chunks may rely on it
+        return self._chunk(payload, choices)
 
     def _chunk(self, payload: dict[str, Any], choices: Sequence[dict[str, Any]]) -> Chunk | None:
         if not choices and not payload.get("usage"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
@@ -30,6 +31,11 @@ KEPT_HEADERS: Final = frozenset(
 )  # fmt: skip
 """Response headers worth keeping: request ids, rate limits, and which deployment Azure really answered from."""
 
+MAX_WORD: Final = 256
+"""Characters a name may have that a provider sends and we keep: a model, an id, a tier."""
+TOO_MANY_TOKENS: Final = 1_000_000_000
+"""No request has so many: a provider that reports them reports nonsense."""
+
 REQUEST_ID_HEADERS: Final = ("x-request-id", "apim-request-id", "request-id")
 
 
@@ -49,7 +55,7 @@ class Reply:
     @property
     def request_id(self) -> str | None:
         """Return the provider's own id of this exchange, for its support."""
-        return next((self.headers[name] for name in REQUEST_ID_HEADERS if name in self.headers), None)
+        return next((self.headers[name][:MAX_WORD] for name in REQUEST_ID_HEADERS if name in self.headers), None)
 
     @property
     def content_type(self) -> str:
@@ -60,7 +66,7 @@ class Reply:
     def sent_at(self) -> float:
         """Return the provider's clock: dates it sends are relative to its own time, not to ours."""
         try:
-            return parsedate_to_datetime(self.headers.get("date", "")).timestamp()
+            return as_utc(parsedate_to_datetime(self.headers.get("date", ""))).timestamp()
         except (ValueError, OverflowError):
             return self.now
 
@@ -129,14 +135,27 @@ def _status(value: Any) -> int | None:
 def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
-    return "" if value is None else orjson.dumps(value).decode()
+    return "" if value is None else dump_text(value) or ""
+
+
+def as_utc(moment: datetime) -> datetime:
+    """Take a time without a zone as UTC: what the provider means, wherever this machine stands."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def dump_text(value: Any) -> str | None:
+    """Return a parsed JSON value as text; None when it is nested too deep: orjson reads deeper than it writes."""
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:
+        return None
 
 
 def count(value: Any) -> int | None:
-    """Return a number of tokens; None for what is none: a boolean, a negative, a float, nothing."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    """Return a number of tokens; None for what is none: a boolean, a negative, a float, a billion and more."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < TOO_MANY_TOKENS else None
 
 
 def word(value: Any) -> str | None:
-    """Return a string with something in it, None for anything else."""
-    return value if isinstance(value, str) and value else None
+    """Return a string with something in it and not too much, None for anything else."""
+    return value if isinstance(value, str) and 0 < len(value) <= MAX_WORD else None

@@ -8,7 +8,7 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from shared.adapters.providers.reply import Reply
+from shared.adapters.providers.reply import Reply, as_utc
 
 MAX_RETRY_AFTER: Final = 86_400.0
 """Seconds; more than a day is taken as a day."""
@@ -27,11 +27,11 @@ _LIMITS: Final = (
 )
 
 
-def retry_after(reply: Reply) -> float | None:
+def retry_after(reply: Reply, *, limits: bool = True) -> float | None:
     """Return the seconds the provider asks us to wait, None when it does not say so in a way that makes sense.
 
     ``retry-after-ms`` goes before ``retry-after`` (seconds or an HTTP date), that before the reset times of the limits that are
-    used up. Zero, negative, infinite and unreadable values count as not said (Azure sends -1 and 0).
+    used up, which are looked at only if ``limits``: they come with every reply, also with failures they have no part in. Zero, negative, infinite and unreadable values count as not said (Azure sends -1 and 0).
     """
     headers = reply.headers
     milliseconds = _number(headers.get("retry-after-ms", ""))
@@ -39,7 +39,7 @@ def retry_after(reply: Reply) -> float | None:
         _sane(milliseconds / 1000 if milliseconds is not None else None)
         or _sane(_number(headers.get("retry-after", "")))
         or _sane(_until_http_date(headers.get("retry-after", ""), reply))
-        or _sane(_reset(reply))
+        or (_sane(_reset(reply)) if limits else None)
     )
 
 
@@ -58,7 +58,7 @@ def _number(text: str) -> float | None:
 
 def _until_http_date(text: str, reply: Reply) -> float | None:
     try:
-        return parsedate_to_datetime(text).timestamp() - reply.sent_at
+        return as_utc(parsedate_to_datetime(text)).timestamp() - reply.sent_at
     except (ValueError, OverflowError):
         return None
 
@@ -88,6 +88,6 @@ def _duration(text: str, reply: Reply) -> float | None:
     if match is not None and text:
         return sum(float(part) * unit for part, unit in zip(match.groups(), _UNITS, strict=True) if part)
     try:
-        return datetime.fromisoformat(text).timestamp() - reply.sent_at
+        return as_utc(datetime.fromisoformat(text)).timestamp() - reply.sent_at
     except (ValueError, OverflowError):
         return None
