@@ -226,6 +226,7 @@ def wait(**headers: str) -> float | None:
         ({"retry_after": formatdate(NOW + 20, usegmt=True)}, 20),
         ({"retry_after": formatdate(NOW - 20, usegmt=True)}, None),
         ({"retry_after": formatdate(20 + 999, usegmt=True), "date": formatdate(999, usegmt=True)}, 20),
+        ({"retry_after": "Wed, 18 Nov 2026 06:00:00 -0000", "date": "Wed, 18 Nov 2026 05:59:30 GMT"}, 30),
         ({"retry_after": "9999999"}, MAX_RETRY_AFTER),
         ({"retry_after_ms": "-1", "retry_after": "9"}, 9),
         ({"retry_after_ms": "0", "retry_after": "0"}, None),
@@ -252,6 +253,7 @@ def wait(**headers: str) -> float | None:
         ({"x_ratelimit_reset_requests": "-1", "x_ratelimit_remaining_requests": "-1"}, None),
         ({"x_ratelimit_reset_requests": "garbage"}, None),
         ({"anthropic_ratelimit_tokens_reset": "2026-11-18T06:00:00Z", "date": "Wed, 18 Nov 2026 05:59:30 GMT"}, 30),
+        ({"anthropic_ratelimit_tokens_reset": "2026-11-18T06:00:00", "date": "Wed, 18 Nov 2026 05:59:30 GMT"}, 30),
         ({"retry_after": "3", "x_ratelimit_reset_requests": "9s", "x_ratelimit_remaining_requests": "0"}, 3),
     ],
 )
@@ -278,6 +280,14 @@ def test_no_header_can_break_it(headers: dict[str, str]) -> None:
 def test_waits_are_reported_where_they_mean_something(status: int) -> None:
     """Every kind that cools down carries the provider's wait."""
     assert refused(status, headers={"retry-after": "7"}).retry_after == 7
+
+
+def test_the_resets_of_limits_are_no_wait_for_other_failures() -> None:
+    """They come with every reply: a 500 must not cool down until tomorrow's tokens."""
+    headers = {"x-ratelimit-reset-tokens": "6m0s", "x-ratelimit-remaining-tokens": "0"}
+    assert refused(429, headers=headers).retry_after == 360
+    assert refused(500, headers=headers).retry_after is None
+    assert refused(503, headers={**headers, "retry-after": "7"}).retry_after == 7
 
 
 def test_waits_of_refusals_are_not_reported() -> None:

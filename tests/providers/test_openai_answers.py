@@ -113,6 +113,7 @@ def test_answers_with_gaps_are_answers(changes: dict[str, Any]) -> None:
         (b'{"error": {"message": "?"}}', K.SERVER_ERROR),
         (b'{"error": "model is loading"}', K.SERVER_ERROR),
         (b'{"error": ["a", "b"]}', K.SERVER_ERROR),
+        (b'{"error": {"message": ' + b"[" * 500 + b"]" * 500 + b"}}", K.SERVER_ERROR),
         (b'{"object": "error", "message": "too long", "code": 400}', K.INVALID_REQUEST),
         (b'{"statusCode": 401, "message": "Access denied"}', K.UNAUTHORIZED),
         (b'{"detail": "Not Found"}', K.SERVER_ERROR),
@@ -160,6 +161,7 @@ def test_content_types(content_type: str, *, good: bool) -> None:
         (USAGE | {"prompt_tokens_details": None, "completion_tokens_details": 7}, Usage(9, 4)),
         (USAGE | {"completion_tokens_details": {"reasoning_tokens": -1}}, Usage(9, 4)),
         ({"prompt_tokens": -9, "completion_tokens": 4}, None),
+        ({"prompt_tokens": 2**63, "completion_tokens": 4}, None),
         ({"prompt_tokens": True, "completion_tokens": 4}, None),
         ({"prompt_tokens": 9.5, "completion_tokens": 4}, None),
         ({"prompt_tokens": "9", "completion_tokens": 4}, None),
@@ -315,6 +317,14 @@ def test_complete_streams(pieces: tuple[bytes, ...]) -> None:
     items = read(*pieces)
     assert kinds(items) == []
     assert any(isinstance(item, Chunk) and item.content for item in items)
+
+
+@pytest.mark.parametrize("choices", [b"", b'"choices": null,', b'"choices": [],'])
+def test_every_chunk_has_a_list_of_choices(choices: bytes) -> None:
+    """Whoever reads chunks need not look first."""
+    first = read(encode(b"{" + choices + b'"usage": {"prompt_tokens": 1}}'))[0]
+    assert isinstance(first, Chunk)
+    assert first.payload["choices"] == []
 
 
 def test_azures_verdict_on_the_prompt_travels_with_the_first_event_that_has_choices() -> None:

@@ -31,7 +31,8 @@ def retry_after(reply: Reply, *, limits: bool = True) -> float | None:
     """Return the seconds the provider asks us to wait, None when it does not say so in a way that makes sense.
 
     ``retry-after-ms`` goes before ``retry-after`` (seconds or an HTTP date), that before the reset times of the limits that are
-    used up, which are looked at only if ``limits``: they come with every reply, also with failures they have no part in. Zero, negative, infinite and unreadable values count as not said (Azure sends -1 and 0).
+    used up. Those are looked at only if ``limits``: they come with every reply, also with failures they have no part in. Zero,
+    negative, infinite and unreadable values count as not said (Azure sends -1 and 0).
     """
     headers = reply.headers
     milliseconds = _number(headers.get("retry-after-ms", ""))
