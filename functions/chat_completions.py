@@ -7,13 +7,14 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, Final
 
+from functions import streaming
 from functions.endpoints import Endpoint, blueprint
 from functions.http import Call, endpoint
 from functions.inference import answer_headers, inference_request
 from functions.platform import Response
 from functions.rendering import json_response, usd
 from functions.schemas_chat import ChatRequest
-from functions.streaming import DONE, KEEP_ALIVE_SECONDS, EventStream, event
+from functions.streaming import DONE, EventStream, event
 from functions.validation import Schema
 from shared.core.chat import InferenceRequest
 from shared.core.errors import InvalidRequestError
@@ -57,7 +58,7 @@ async def streamed(call: Call, request: InferenceRequest, *, shape: Shape = as_i
     """
     options = request.payload.get("stream_options") or {}
     source = StreamSource(open_stream(call.gateway, call.caller, request, request_id=call.request_id))
-    stream = await source.wait(KEEP_ALIVE_SECONDS)
+    stream = await source.wait(streaming.KEEP_ALIVE_SECONDS)
     headers = answer_headers(stream) if stream is not None else []
     events = _events(source, usage_wanted=bool(options.get("include_usage")), shape=shape)
     return EventStream(events, close=source.aclose, request_id=call.request_id, headers=headers)

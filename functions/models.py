@@ -75,7 +75,7 @@ async def _register(call: Call, *, expected: int | None, status: int) -> Respons
         message = "Send the model as the catalog describes one, with at least `deployments`. The README shows an example."
         raise InvalidRequestError(message, param="model", code="invalid_model")
     registered = await call.gateway.catalog.register(
-        call.path("id"), document, expected_version=expected if wanted is None else wanted
+        _named(call), document, expected_version=expected if wanted is None else wanted
     )
     body = openai_view(call.gateway.catalog.current, registered.name) | model_view(_situation(call), registered.name)
     return json_response(body | {"registration": _registration(registered)}, status=status)
@@ -83,8 +83,15 @@ async def _register(call: Call, *, expected: int | None, status: int) -> Respons
 
 async def remove_model(call: Call) -> Response:
     """Take a registration back; the catalog file's own entry of that name serves again, if there is one."""
-    removed = await call.gateway.catalog.remove(call.path("id"))
+    removed = await call.gateway.catalog.remove(_named(call))
     return json_response({"id": removed.name, "object": "model", "deleted": True, "registration": _registration(removed)})
+
+
+def _named(call: Call) -> str:
+    if not (name := call.path("id")):
+        message = "Name the model in the path: /v1/models/NAME."
+        raise InvalidRequestError(message, param="id", code="missing_required_parameter")
+    return name
 
 
 def _registration(registered: RegisteredModel) -> dict[str, Any]:

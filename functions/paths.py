@@ -1,4 +1,4 @@
-"""Routes as the Functions host writes them, as patterns: ``{name}`` is one segment, ``{*name}`` the rest of the path. Pure."""
+"""Routes as the Functions host writes them, as patterns: ``{name}`` is one segment, ``{*name}`` the rest of the path, which may be empty. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def path_pattern(path: str) -> re.Pattern[str]:
 
 def _pattern(part: str) -> str:
     if part.startswith("{*"):
-        return f"(?P<{part[2:-1]}>.+)"
+        return f"(?P<{part[2:-1]}>.*)"
     return f"(?P<{part[1:-1]}>[^/]+)" if part.startswith("{") else re.escape(part)
 
 

@@ -46,6 +46,7 @@ TABLE: Final[dict[type[BaseException], Row]] = {
     errors.RateLimitError: Row(429, "rate_limit_error", "rate_limit_exceeded", logging.WARNING),
     errors.AllAttemptsFailedError: Row(503, SERVER_ERROR, "all_attempts_failed", logging.ERROR, spent=True),
     errors.DeadlineExceededError: Row(504, SERVER_ERROR, "deadline_exceeded", logging.ERROR, spent=True),
+    errors.StreamInterruptedError: Row(502, SERVER_ERROR, "stream_interrupted", logging.WARNING),
     errors.OverloadedError: Row(503, SERVER_ERROR, "overloaded", logging.WARNING),
     errors.StorageUnavailableError: Row(503, SERVER_ERROR, "storage_unavailable", logging.ERROR),
     errors.ConfigurationError: Row(

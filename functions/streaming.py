@@ -47,7 +47,6 @@ class EventStream(StreamingResponse):
         close: Callable[[], Awaitable[None]],
         request_id: str,
         headers: RawHeaders,
-        silence: float = KEEP_ALIVE_SECONDS,
     ) -> None:  # the base class would only derive headers
         self.status_code = 200
         self.background = None
@@ -56,14 +55,13 @@ class EventStream(StreamingResponse):
         self._events = events
         self._close = close
         self._request_id = request_id
-        self._silence = silence
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Send the stream to its end, or until the client has gone."""
         del scope
         with Boundary(self._request_id) as boundary:
             try:
-                with ClientWatch(receive), _KeptAlive(send, self._silence) as client:
+                with ClientWatch(receive), _KeptAlive(send, KEEP_ALIVE_SECONDS) as client:
                     await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
                     async for data in self._events:
                         await client.send(data)
