@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,11 +19,17 @@ class LostError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A status (0: none came), the seconds it took, and the body unless it was read as it came."""
+    """A status (0: none came), the seconds it took, the body unless it was read as it came, and the head."""
 
     status: int
     seconds: float
     body: bytes = b""
+    head: bytes = b""
+
+    def header(self, name: str) -> str:
+        """Return a header's value, "" when it is absent."""
+        found = re.search(rb"^%b: *([^\r]*)\r?$" % re.escape(name.encode()), self.head, re.MULTILINE | re.IGNORECASE)
+        return found[1].decode() if found else ""
 
 
 class Connection(asyncio.Protocol):
@@ -38,7 +45,7 @@ class Connection(asyncio.Protocol):
 
     def _begin(self) -> None:
         self._status = 0
-        self._head = b""
+        self.head = b""
         self._left: int | None = None  # bytes of the body to come; None while unknown
         self._chunked = False
         self._parts: list[bytes] = []
@@ -89,9 +96,9 @@ class Connection(asyncio.Protocol):
         head, mark, rest = self._buffer.partition(b"\r\n\r\n")
         if not mark:
             return False
-        self._head = head.lower()
+        self.head = head
         self._status = int(head[9:12])
-        for line in self._head.split(b"\r\n")[1:]:
+        for line in head.lower().split(b"\r\n")[1:]:
             if line.startswith(b"content-length:"):
                 self._left = int(line[15:])
             elif line.startswith(b"transfer-encoding:") and b"chunked" in line:
@@ -119,7 +126,7 @@ class Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         self._buffer = b""
-        if b"connection: close" in self._head:
+        if b"connection: close" in self.head.lower():
             self.closed = True
             self.transport.close()
         if self._waiter is not None and not self._waiter.done():
@@ -176,7 +183,7 @@ class Target:
                 connection.transport.abort()
             return Answer(0, time.perf_counter() - began)
         self.idle.append(connection)
-        return Answer(status, time.perf_counter() - began, body)
+        return Answer(status, time.perf_counter() - began, body, connection.head)
 
     def close(self) -> None:
         """Drop the idle connections."""

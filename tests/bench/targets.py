@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from tests.bench.client import Target
 from tests.bench.process import Process, free_port
@@ -42,20 +43,27 @@ class Recipe:
     headers: dict[str, str] = field(default_factory=dict)
     port_variable: str = ""
 
-    def start(self, folder: Path, cores: str = "") -> Running:
-        """Start it and wait for its first answer; raise SystemExit with its log when none comes within two minutes."""
+    def launch(self, folder: Path, cores: str = "") -> Running:
+        """Start it; return once it listens."""
         port = free_port()
         env = self.env | ({self.port_variable: str(port)} if self.port_variable else {})
         home = folder / f"{self.name}-{port}"
         home.mkdir()
         env = {key: value.replace("{home}", str(home)) for key, value in env.items()}
         process = Process(self.name, self.command(port, home), folder=home, env=env, cores=cores)
-        target = Target(self.name, f"http://127.0.0.1:{port}/v1", "mock", self.headers)
+        process.until_listening(port, within=120)
+        return Running(Target(self.name, f"http://127.0.0.1:{port}/v1", "mock", self.headers), process)
+
+    def start(self, folder: Path, cores: str = "") -> Running:
+        """Start it and wait for its first answer; raise SystemExit with its log when none comes within two minutes."""
+        running = self.launch(folder, cores)
+        assert running.process is not None
         try:
-            return Running(target, process, first_answer(target, process))
+            running.cold_start = first_answer(running.target, running.process)
         except BaseException:
-            process.stop()
+            running.process.stop()
             raise
+        return running
 
 
 def first_answer(target: Target, process: Process, within: float = 120) -> float:
@@ -114,6 +122,42 @@ def switchyard(upstream: str, catalog: Path | None = None, **extra: str) -> Reci
     return Recipe("switchyard", lambda _, __: [sys.executable, "-m", "local.host"], env, headers, "PORT")
 
 
+UNPINNED: Final = "certifi litellm-proxy-extras"
+"""What LiteLLM pins more tightly than a package index that lags a few weeks behind can serve: taken as the index has it."""
+
+REQUIREMENTS: Final = """
+import importlib.metadata as metadata, sys
+from packaging.requirements import Requirement
+for line in metadata.requires("litellm"):
+    wanted = Requirement(line)
+    if wanted.marker is None or any(wanted.marker.evaluate({"extra": extra}) for extra in ("", "proxy")):
+        extras = "[" + ",".join(wanted.extras) + "]" if wanted.extras else ""
+        print(wanted.name if wanted.name in sys.argv[1:] else f"{wanted.name}{extras}{wanted.specifier}")
+"""
+
+
+def install_litellm(folder: Path) -> str:
+    """Install the LiteLLM proxy into an environment of its own; return what pip said when it could not."""
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=120)
+
+    def pip(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [str(folder / "bin" / "pip"), "install", "-q", *words]
+        return subprocess.run(command, check=False, timeout=900, capture_output=True, text=True)
+
+    done = pip(f"litellm[proxy]=={LITELLM}")
+    if done.returncode:
+        pip("--no-deps", f"litellm=={LITELLM}")
+        pip("packaging")
+        python = str(folder / "bin" / "python")
+        listed = subprocess.run([python, "-c", REQUIREMENTS, *UNPINNED.split()], check=False, capture_output=True, text=True)
+        wanted = folder / "requirements.txt"
+        wanted.write_text(listed.stdout)
+        done = pip("-r", str(wanted))
+        if done.returncode:
+            (folder / "bin" / "litellm").unlink(missing_ok=True)
+    return done.stderr.strip()[-300:]
+
+
 def litellm(upstream: str, *, install: bool) -> Recipe | str:
     """Return the LiteLLM proxy, installed into a cache folder and never into this project, or why it is left out."""
     folder = CACHE / f"litellm-{LITELLM}"
@@ -121,13 +165,9 @@ def litellm(upstream: str, *, install: bool) -> Recipe | str:
     if not program.exists():
         if not install:
             return "LiteLLM is left out: not installed yet. --with-litellm installs it into a cache folder (some 600 MB)."
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=120)
-        wanted = f"litellm[proxy]=={LITELLM}"
-        done = subprocess.run(
-            [str(folder / "bin" / "pip"), "install", "-q", wanted], check=False, timeout=900, capture_output=True
-        )
+        problem = install_litellm(folder)
         if not program.exists():
-            return f"LiteLLM is left out: pip could not install it: {done.stderr.decode(errors='replace').strip()[-300:]}"
+            return f"LiteLLM is left out: pip could not install it: {problem}"
     env = {
         "LITELLM_MODE": "PRODUCTION",
         "LITELLM_LOG": "ERROR",
