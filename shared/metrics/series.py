@@ -82,6 +82,7 @@ class Metrics:
         self._instance = f"{re.sub(r'[^A-Za-z0-9.-]', '-', instance)[:64]}-{started}"
         self._minutes: dict[int, Cells] = {}
         self._dirty: set[int] = set()
+        self._writing: int | None = None
         self._lock = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
@@ -105,10 +106,13 @@ class Metrics:
         self._dirty.add(minute)
         self._wake()
 
-    def _forget(self, minute: int) -> None:
+    def _forget(self, now: int) -> None:
+        """Let go of minutes that are over and written; of the oldest that is not, when too many wait."""
+        for minute in [m for m in self._minutes if m < now and m not in self._dirty and m != self._writing]:
+            del self._minutes[minute]
         if len(self._minutes) > MAX_MINUTES:
             oldest = min(self._minutes)
-            _log.error("The metrics of a minute are lost: the store has not answered for %d minutes", minute - oldest)
+            _log.error("The metrics of a minute are lost: the store has not answered for %d minutes", now - oldest)
             del self._minutes[oldest]
             self._dirty.discard(oldest)
 
@@ -132,7 +136,8 @@ class Metrics:
         """Write what was counted since the last time. False when the store did not take it: it is kept for the next time."""
         async with self._lock:
             for minute in sorted(self._dirty):
-                self._dirty.discard(minute)
+                self._dirty.discard(minute)  # what is observed from here on makes it dirty again
+                self._writing = minute
                 written = False
                 try:
                     await self._write(minute)
@@ -141,10 +146,10 @@ class Metrics:
                     _log.warning("The metrics of %d minutes wait for the store: %s", len(self._dirty) + 1, error.message)
                     return False
                 finally:
+                    self._writing = None
                     if not written:
                         self._dirty.add(minute)
-                if minute < int(self._clock.now()) // _MINUTE and minute not in self._dirty:
-                    self._minutes.pop(minute, None)
+        self._forget(int(self._clock.now()) // _MINUTE)
         return True
 
     async def aclose(self) -> None:

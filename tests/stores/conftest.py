@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,8 @@ class Weather:
     writes: int = 0
     reads: int = 0
     sizes: list[int] = field(default_factory=list)
+    slow: asyncio.Event | None = None
+    """What a reader waits for after it has read."""
 
     def strike(self) -> None:
         """Fail as the store does when it does not answer."""
@@ -48,7 +51,10 @@ class WeatheredTable:
         """Read, if the weather lets it."""
         self._weather.reads += 1
         self._weather.strike()
-        return await self._table.get(partition, row)
+        found = await self._table.get(partition, row)
+        if self._weather.slow is not None:
+            await self._weather.slow.wait()
+        return found
 
     async def query(self, partition: str, **bounds: Any) -> AsyncGenerator[Entity, None]:
         """Read, if the weather lets it."""
@@ -77,9 +83,10 @@ class WeatheredTable:
         self._weather.sizes.append(len(ops))
         if not self._weather.after:
             self._weather.strike()
-        done = await self._table.transact(ops)
-        self._weather.strike()
-        return done
+        try:
+            return await self._table.transact(ops)
+        finally:
+            self._weather.strike()
 
 
 class WeatheredTables:

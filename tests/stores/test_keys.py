@@ -120,12 +120,18 @@ async def test_a_revoked_key_stops_at_once_here_and_soon_elsewhere(keys: Keys, e
     assert (await keys.revoke(new.key.key_id)).disabled
 
 
-async def test_a_look_up_under_way_does_not_bring_a_revoked_key_back(keys: Keys) -> None:
+async def test_a_look_up_under_way_does_not_bring_a_revoked_key_back(keys: Keys, weather: Any, clock: FakeClock) -> None:
     """What was read before the revocation is not remembered after it."""
     new = await keys.create("a", "b")
     token = new.token.reveal()
-
-    await asyncio.gather(keys.authenticate(token), keys.revoke(new.key.key_id), keys.authenticate(token))
+    weather.slow = asyncio.Event()
+    under_way = asyncio.ensure_future(keys.authenticate(token))
+    while not weather.reads:
+        await asyncio.sleep(0)
+    clock.seconds += 0.5
+    await keys.revoke(new.key.key_id)
+    weather.slow.set()
+    await under_way
 
     assert await keys.authenticate(token) is None
 

@@ -138,6 +138,20 @@ async def test_writing_needs_nobody_to_ask_for_it(metrics: Metrics, other: Metri
     assert (await other.report(60)).total.requests == 1
 
 
+async def test_what_is_written_is_forgotten(metrics: Metrics, other: Metrics, record: Record, clock: FakeClock) -> None:
+    """A process that runs for days keeps the current minute only, and still reports all of them."""
+    for _ in range(200):
+        metrics.observe(record())
+        await metrics.flush()
+        assert len(metrics._minutes) == 1
+        clock.seconds += 60
+    await metrics.flush()
+
+    assert metrics._minutes == {}
+    assert (await metrics.report(86_400)).total.requests == 200
+    assert (await other.report(86_400)).total.requests == 200
+
+
 async def test_an_outage_loses_nothing(
     metrics: Metrics, other: Metrics, record: Record, clock: FakeClock, weather: Any
 ) -> None:
