@@ -103,6 +103,18 @@ async def test_two_instances_at_once_lose_nothing(open_source: Opener) -> None:
     assert 3 == sum(isinstance(outcome, ConflictError) for outcome in outcomes)
 
 
+async def test_different_models_at_once_are_all_seen_everywhere(open_source: Opener, clock: FakeClock) -> None:
+    """Each was checked together with the others, and no instance misses one."""
+    sources = [open_source() for _ in range(4)]
+    for one in sources:
+        await one.refresh()
+    await asyncio.gather(*(one.register(f"mine-{index}", document()) for index, one in enumerate(sources)))
+    clock.seconds += POLL_EVERY
+    for one in sources:
+        await one.refresh()
+        assert {f"mine-{index}" for index in range(4)} <= set(one.current.models)
+
+
 BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "no deployments": ("mine", {"capabilities": ["chat"]}, "models.mine.deployments: is missing"),
     "negative price": (
