@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 
+import orjson
 import pytest
 
 from local.simulator import FaultKind as Fault
@@ -391,3 +392,36 @@ async def test_the_whole_deadline_also_ends_a_stream_that_drips(
     assert isinstance(last, Failed)
     assert last.kind is K.TIMEOUT
     assert loop.time() - started < 1.0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_tools(
+    transport: HttpTransport, simulator: Simulator, ask: MakeCall, protocol: Protocol, *, stream: bool
+) -> None:
+    """A forced tool call comes back in OpenAI's shape from every protocol, and its result is accepted."""
+    function = {"name": "look_up", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
+    messages: list[dict[str, object]] = [{"role": "user", "content": "How warm is it in Oslo?"}]
+    payload = {"messages": messages, "tools": [{"type": "function", "function": function}], "tool_choice": "required"}
+    if stream:
+        items = await collect(transport, ask(protocol, payload=payload, stream=True))
+        chunks = [item for item in items if isinstance(item, Chunk)]
+        assert items == chunks
+        parts = [c for chunk in chunks for choice in chunk.payload["choices"] for c in choice["delta"].get("tool_calls", ())]
+        name = "".join(part["function"].get("name") or "" for part in parts)
+        arguments = "".join(part["function"].get("arguments") or "" for part in parts)
+        finish = [chunk.finish_reason for chunk in chunks if chunk.finish_reason]
+        call_id = parts[0]["id"]
+    else:
+        answer = await complete(transport, ask(protocol, payload=payload))
+        assert isinstance(answer, Completion)
+        [made] = answer.payload["choices"][0]["message"]["tool_calls"]
+        name, arguments, call_id = made["function"]["name"], made["function"]["arguments"], made["id"]
+        finish = [str(answer.finish_reason)]
+    assert (name, finish) == ("look_up", ["tool_calls"])
+    assert isinstance(orjson.loads(arguments), dict)
+    turn = {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+    messages += [{"role": "assistant", "content": None, "tool_calls": [turn]}]
+    messages += [{"role": "tool", "tool_call_id": call_id, "content": "21 °C"}]
+    answer = await complete(transport, ask(protocol, payload={**payload, "tool_choice": "none"}))
+    assert isinstance(answer, Completion)
+    assert answer.finish_reason == "stop"

@@ -31,6 +31,7 @@ def data(*pieces: bytes) -> list[bytes]:
         (b"data:a\n\n", [b"a"]),
         (b"data:  a\n\n", [b" a"]),
         (b"data: a\ndata:\ndata: b\n\n", [b"a\n\nb"]),
+        (b"data: a\r\ndata: b\r\n\r\n", [b"a\nb"]),
         (b"data\n\n", [b""]),
         (b"\xef\xbb\xbfdata: a\n\n", [b"a"]),
         (b": keep-alive\n\ndata: a\n\n", [b"a"]),
