@@ -240,6 +240,16 @@ def wait(**headers: str) -> float | None:
         ({"x_ratelimit_reset_tokens": "120ms", "x_ratelimit_remaining_tokens": "0"}, 0.12),
         ({"x_ratelimit_reset_tokens": "1h2m3.5s"}, 3723.5),
         ({"x_ratelimit_reset_tokens": "12"}, 12),
+        ({"x_ratelimit_reset_tokens": "0s", "x_ratelimit_remaining_tokens": "0"}, None),
+        (
+            {
+                "x_ratelimit_reset_requests": "9s",
+                "x_ratelimit_remaining_requests": "0",
+                "x_ratelimit_reset_tokens": "1s",
+                "x_ratelimit_remaining_tokens": "0",
+            },
+            9,
+        ),
         ({"x_ratelimit_reset_requests": "9s", "x_ratelimit_reset_tokens": "1s"}, 1),
         (
             {

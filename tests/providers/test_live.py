@@ -395,9 +395,7 @@ async def test_the_whole_deadline_also_ends_a_stream_that_drips(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_tools(
-    transport: HttpTransport, simulator: Simulator, ask: MakeCall, protocol: Protocol, *, stream: bool
-) -> None:
+async def test_tools(transport: HttpTransport, ask: MakeCall, protocol: Protocol, *, stream: bool) -> None:
     """A forced tool call comes back in OpenAI's shape from every protocol, and its result is accepted."""
     function = {"name": "look_up", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
     messages: list[dict[str, object]] = [{"role": "user", "content": "How warm is it in Oslo?"}]
