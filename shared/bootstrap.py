@@ -32,12 +32,16 @@ async def open_gateway(settings: Settings, *, environment: Mapping[str, str]) ->
         raise ConfigurationError(message)
     clock = SystemClock()
     tables = open_tables(settings.storage)
-    transport = open_transport()
-    tokens = EntraTokens()
     catalog = CatalogSource(
         settings.catalog, environment=environment, tables=tables, clock=clock, simulator_url=settings.upstream
     )
-    await catalog.refresh()
+    try:
+        await catalog.refresh()
+    except ConfigurationError:
+        await tables.aclose()
+        raise
+    transport = open_transport()
+    tokens = EntraTokens()
     usage = UsageLog(tables, clock)
     instance = f"{os.getpid():x}{secrets.token_hex(3)}"
     return Gateway(

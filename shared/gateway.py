@@ -36,7 +36,7 @@ class Gateway:
     async def aclose(self) -> None:
         """Write what is pending, then close connections and the store."""
         await self.usage.aclose()
-        await self.metrics.flush()
+        await self.metrics.aclose()
         await self.tokens.aclose()
         await self.transport.aclose()
         await self.tables.aclose()

@@ -62,8 +62,8 @@ FAULTS = (
     Fault(
         "failures",
         "server errors give up",
-        "FailureKind.SERVER_ERROR: Rule(\n        Remedy.FALL_BACK",
-        "FailureKind.SERVER_ERROR: Rule(\n        Remedy.GIVE_UP",
+        "FailureKind.SERVER_ERROR: Rule(Remedy.FALL_BACK",
+        "FailureKind.SERVER_ERROR: Rule(Remedy.GIVE_UP",
     ),
     Fault(
         "failures",

@@ -305,7 +305,7 @@ routes = st.lists(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(scripts, routes, st.sampled_from([0.01, 5.0, 30.0]))
 def test_any_script_ends_within_its_bounds_and_replays_exactly(
     script: dict[str, list[Failed]], route: list[Candidate], takes: float
@@ -326,7 +326,7 @@ def test_any_script_ends_within_its_bounds_and_replays_exactly(
         assert outcome.attempts == len(outcome.failures) + 1
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(scripts, routes)
 def test_a_healthy_candidate_is_always_found(script: dict[str, list[Failed]], route: list[Candidate]) -> None:
     """The first promise: if one candidate would answer and no failure was final, the caller gets an answer."""

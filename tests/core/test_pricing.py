@@ -112,7 +112,7 @@ rate_sets = st.builds(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(rate_sets, tokens, tokens, tokens, tokens, tokens)
 def test_cost_is_the_exact_sum_rounded_up(
     base: Rates, total: int, cached: int, written: int, output: int, reasoning: int
@@ -133,7 +133,7 @@ def test_cost_is_the_exact_sum_rounded_up(
     assert -(-exact // 1) == cost(price(base), Usage(total, output, cached, written, reasoning))
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(rate_sets, rate_sets, rate_sets, tokens, st.floats(0, 1), st.floats(0, 1), tokens, st.sampled_from([None, "priority"]))
 def test_no_usage_within_the_bounds_costs_more_than_the_worst_case(
     base: Rates, long: Rates, special: Rates, bound: int, share: float, cached: float, output: int, tier: str | None
