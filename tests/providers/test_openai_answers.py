@@ -327,6 +327,14 @@ def test_every_chunk_has_a_list_of_choices(choices: bytes) -> None:
     assert first.payload["choices"] == []
 
 
+def test_every_choice_has_a_delta() -> None:
+    """Azure's late filter verdicts have none, and clients read it of every choice; the verdict itself stays."""
+    late = read(START, AZURE_FILTER)[1]
+    assert isinstance(late, Chunk)
+    assert late.payload["choices"] == [{**FILTERED, "delta": {}}]
+    assert not late.content
+
+
 def test_azures_verdict_on_the_prompt_travels_with_the_first_event_that_has_choices() -> None:
     """Many clients read `choices[0]` of every event; nothing of what Azure says is lost."""
     first, *others = read(AZURE_FIRST, START, HI, STOP, DONE)

@@ -176,7 +176,9 @@ class Stream:
         length, content, finish = 0, False, None
         for choice in choices:
             delta = choice.get("delta")
-            if delta and isinstance(delta, dict):
+            if not isinstance(delta, dict):
+                choice["delta"] = delta = {}  # Azure's late filter verdicts have none; clients read it of every choice
+            if delta:
                 counted, useful = _measure(delta)
                 length += counted
                 content = content or useful
