@@ -286,9 +286,8 @@ def test_what_counts_as_content(delta: Any, length: int, *, content: bool) -> No
 
 
 AZURE_FIRST = chunk(model="", prompt_filter_results=[{"prompt_index": 0, "content_filter_results": {}}])
-AZURE_FILTER = encode(
-    b'{"id":"","object":"","created":0,"model":"","choices":[{"index":0,"content_filter_results":{"hate":{}},"content_filter_offsets":{}}]}'
-)
+FILTERED = {"index": 0, "content_filter_results": {"hate": {}}, "content_filter_offsets": {}}
+AZURE_FILTER = encode(orjson.dumps({"id": "", "object": "", "created": 0, "model": "", "choices": [FILTERED]}))
 
 
 @pytest.mark.parametrize(
