@@ -32,8 +32,8 @@ class Billed:
 class Attempt:
     """One request as it was received.
 
-    ``outcome`` is in_flight, answered, failed (a scripted fault), refused (the request's own fault), disconnected (the client
-    left first) or closed (the simulator was stopped). ``at`` is in seconds of 1970.
+    ``outcome`` is in_flight, answered (harmless faults too), failed (a scripted fault), refused (the request's own fault),
+    disconnected (the client left first) or closed (the simulator was stopped). ``at`` is in seconds of 1970.
     """
 
     seq: int

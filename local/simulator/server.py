@@ -15,7 +15,7 @@ from aiohttp import web
 from local.simulator.answers import EMOJI
 from local.simulator.anthropic_dialect import AnthropicDialect
 from local.simulator.attempts import Attempt, AttemptLog, Billed, credentials_present, headers_of_interest
-from local.simulator.faults import Fault, FaultKind, ScriptError
+from local.simulator.faults import HARMLESS, Fault, FaultKind, ScriptError
 from local.simulator.memory import PromptMemory
 from local.simulator.openai_dialect import OpenAIDialect
 from local.simulator.paths import Target, find_target
@@ -72,7 +72,7 @@ class Simulator:
     async def serve(self, port: int) -> None:
         """Listen on loopback. Raise OSError when the port is taken."""
         server = web.Server(self._handle, handler_cancellation=True, access_log=None, keepalive_timeout=75.0)
-        runner = web.ServerRunner(server, shutdown_timeout=1.0)
+        runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", port, backlog=4096).start()
         self._runner = runner
@@ -220,7 +220,8 @@ def _plan(received: Received, dialect: Dialect, fault: Fault | None) -> tuple[Pl
         return problem_plan(dialect, refused.problem), Billed(), "refused"
     if fault is None:
         return good_plan(received, answer), answer.billed, "answered"
-    return fault_plan(Case(received, dialect, answer, fault)), answer.billed, "failed"
+    outcome = "answered" if fault.kind in HARMLESS else "failed"
+    return fault_plan(Case(received, dialect, answer, fault)), answer.billed, outcome
 
 
 def _with_emoji(received: Received) -> Received:

@@ -96,4 +96,4 @@ async def test_nothing_is_left_behind() -> None:
     gc.collect()
     assert asyncio.all_tasks() == before
     assert simulator.counters["active"] == 0
-    assert simulator.counters["requests"] == 200
+    assert simulator.counters["requests"] == sum(simulator.counters["by_outcome"].values()) > 0

@@ -23,6 +23,8 @@ from local.simulator.schema import example
         ({"const": 4}, 4),
         ({"type": ["null", "integer"], "minimum": 3}, 3),
         ({"type": "integer", "exclusiveMinimum": 3, "multipleOf": 5}, 5),
+        ({"type": "integer", "exclusiveMinimum": 3}, 4),
+        ({"type": "integer", "exclusiveMaximum": 1}, 0),
         ({"type": "number", "minimum": 0, "maximum": 1}, 0.5),
         ({"type": "boolean"}, True),
         ({"type": "null"}, None),
