@@ -7,11 +7,12 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, Final
 
+from starlette.responses import Response
+
 from functions import streaming
 from functions.endpoints import Endpoint, blueprint
 from functions.http import Call, endpoint
 from functions.inference import answer_headers, inference_request
-from functions.platform import Response
 from functions.rendering import json_response, usd
 from functions.schemas_chat import ChatRequest
 from functions.streaming import DONE, EventStream, event

@@ -10,13 +10,13 @@ import time
 from typing import Any, Final
 
 import orjson
+from starlette.responses import Response
 
 from functions.chat_completions import check_stream_options, streamed
 from functions.endpoints import Endpoint, blueprint
 from functions.http import Call, endpoint, new_request_id
 from functions.inference import answer_headers, inference_request
 from functions.legacy_shape import choices_of, legacy_chunk, usage_sum
-from functions.platform import Response
 from functions.rendering import NANO, RawHeaders, json_response, usd_text
 from functions.schemas import CompletionRequest
 from functions.validation import Schema

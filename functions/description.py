@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Final
 
+from starlette.responses import Response
+
 from functions import (
     chat_completions,
     completions,
@@ -22,7 +24,6 @@ from functions.docs_page import page
 from functions.endpoints import AnyEndpoint, PublicEndpoint, blueprint
 from functions.http import PublicCall, endpoint
 from functions.openapi import describe
-from functions.platform import Response
 from functions.rendering import json_response, text_response
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from starlette.responses import Response
+
 from functions.endpoints import Endpoint, blueprint
 from functions.http import Call, endpoint
 from functions.inference import answer_headers, inference_request
-from functions.platform import Response
 from functions.rendering import json_response
 from functions.schemas import EmbeddingsRequest
 from functions.validation import Schema

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import azure.functions as func
 
 if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
     from functions.http import Call, PublicCall
-    from functions.platform import Request, Response
     from functions.validation import Schema
 
 Handler = Callable[["Call"], Awaitable["Response"]]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from starlette.responses import Response
+
 from functions.description import ENDPOINTS as KNOWN
 from functions.endpoints import AnyEndpoint, Endpoint, PublicEndpoint, blueprint
 from functions.gateway import current
 from functions.http import Call, PublicCall, cors_headers, endpoint
 from functions.paths import path_pattern
-from functions.platform import Response
 from functions.problems import INVALID_REQUEST, error_body
 from functions.rendering import empty_response, json_response
 from shared.core.errors import NotFoundError

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from starlette.responses import Response
+
 from functions.endpoints import Endpoint, Parameter, blueprint
 from functions.http import Call, endpoint
-from functions.platform import Response
 from functions.rendering import json_response
 from functions.schemas import FeedbackRequest
 from functions.validation import Schema

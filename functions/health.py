@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from starlette.responses import Response
+
 from functions.catalog_view import Situation, success_rate, unavailable
 from functions.endpoints import Endpoint, PublicEndpoint, blueprint
 from functions.http import Call, PublicCall, endpoint
 from functions.periods import iso
-from functions.platform import Response
 from functions.rendering import NO_STORE, json_response
 from shared.core.registry import Deployment
 

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
+from starlette.requests import Request
+from starlette.responses import Response
+
 from functions.bodies import parse_object, read_body
 from functions.clients import ClientGoneError, ClientWatch
 from functions.endpoints import Access, AnyEndpoint, Endpoint, PublicEndpoint, Trigger
 from functions.gateway import current
-from functions.platform import Request, Response
 from functions.problems import Problem, problem_of, unexpected_problem
 from functions.rendering import RawHeaders, Rendered, empty_response, problem_response
 from shared.core import ids

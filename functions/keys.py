@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from starlette.responses import Response
+
 from functions.endpoints import Access, Endpoint, blueprint
 from functions.http import Call, endpoint
 from functions.periods import iso
-from functions.platform import Response
 from functions.rendering import NO_STORE, json_response
 from functions.schemas import KeyRequest
 from functions.validation import Schema

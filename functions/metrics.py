@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, Final
 
+from starlette.responses import Response
+
 from functions.endpoints import Endpoint, Parameter, blueprint
 from functions.http import Call, endpoint
 from functions.periods import iso, span
-from functions.platform import Response
 from functions.rendering import NO_STORE, json_response, usd
 from functions.scopes import project_of
 from shared.health_book import HealthReport

@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from starlette.responses import Response
+
 from functions.catalog_view import Situation, model_view, openai_view
 from functions.endpoints import Access, Endpoint, blueprint
 from functions.http import Call, endpoint
 from functions.periods import iso
-from functions.platform import Response
 from functions.rendering import json_response
 from functions.schemas import ModelDocument
 from functions.validation import Schema

@@ -1,4 +1,4 @@
-"""Routes as the Functions host writes them, as patterns: ``{name}`` is one segment, ``{*name}`` the rest of the path, which may be empty. Pure."""
+"""Routes as the Functions host writes them: ``{name}`` is one segment, ``{*name}`` the rest, even if empty. Pure."""
 
 from __future__ import annotations
 

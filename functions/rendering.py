@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
-
-from functions.platform import Response
+from starlette.responses import Response
 
 if TYPE_CHECKING:
     from functions.problems import Problem

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, Final
 
+from starlette.responses import Response
+
 from functions.endpoints import Endpoint, blueprint
 from functions.http import Call, endpoint
 from functions.periods import iso
-from functions.platform import Response
 from functions.rendering import json_response, usd
 from shared.core.errors import NotFoundError
 from shared.core.records import AttemptRecord

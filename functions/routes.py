@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from starlette.responses import Response
+
 from functions.chat_completions import CHAT
 from functions.completions import COMPLETION, completion_request
 from functions.embeddings import EMBEDDINGS
 from functions.endpoints import Endpoint, blueprint
 from functions.http import Call, endpoint
 from functions.inference import inference_request
-from functions.platform import Response
 from functions.rendering import json_response, usd
 from functions.schemas import RouteRequest
 from functions.validation import Schema

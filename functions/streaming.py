@@ -11,10 +11,10 @@ from types import TracebackType
 from typing import Any, Final
 
 import orjson
+from starlette.responses import StreamingResponse
 
 from functions.clients import ClientWatch, Receive
 from functions.http import Boundary
-from functions.platform import StreamingResponse
 from functions.rendering import RawHeaders
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]

@@ -9,10 +9,11 @@ import csv
 import io
 from typing import Any, Final
 
+from starlette.responses import Response
+
 from functions.endpoints import Endpoint, Parameter, blueprint
 from functions.http import Call, endpoint
 from functions.periods import DAY, iso, moment
-from functions.platform import Response
 from functions.rendering import json_response, text_response, usd, usd_text
 from functions.scopes import project_of
 from shared.core.errors import InvalidRequestError

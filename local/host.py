@@ -24,6 +24,7 @@ import uvicorn
 import uvloop
 
 from functions import gateway as holder
+from functions.surface import registered
 from local.mounting import Mounted, functions_of, run_timers
 from shared import bootstrap
 from shared import settings as settings_module
@@ -143,10 +144,8 @@ async def serve(environment: dict[str, str]) -> None:
 
 
 async def _serve(opened: Gateway, listener: socket.socket, lines: str) -> None:
-    from function_app import app  # noqa: PLC0415 - after the gateway: triggers are only built once
-
     holder.use(opened)
-    http, timers = functions_of(app)
+    http, timers = functions_of(registered())
     mounted = Mounted(http, max_in_flight=opened.settings.max_in_flight)
     server = Server(
         uvicorn.Config(

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from azure.functions.decorators.http import HttpTrigger
 from azure.functions.decorators.timer import TimerTrigger
+from starlette.requests import Request
+from starlette.responses import Response
 
 from functions.paths import path_pattern, specificity
-from functions.platform import Request, Response
 from functions.problems import SERVER_ERROR, error_body
 from functions.rendering import json_response
 from local.schedule import Schedule, parse_schedule

@@ -130,20 +130,12 @@ async def test_tools(client: AsyncOpenAI) -> None:
     assert call.function.name == "get_weather"
     assert "city" in json.loads(call.function.arguments)
 
+    repeated = {"name": call.function.name, "arguments": call.function.arguments}
     second = await client.chat.completions.create(
         model="small",
         messages=[
             {"role": "user", "content": "Weather in Rome?"},
-            {
-                "role": "assistant",
-                "tool_calls": [
-                    {
-                        "id": call.id,
-                        "type": "function",
-                        "function": {"name": call.function.name, "arguments": call.function.arguments},
-                    }
-                ],
-            },
+            {"role": "assistant", "tool_calls": [{"id": call.id, "type": "function", "function": repeated}]},  # type: ignore[typeddict-item]
             {"role": "tool", "tool_call_id": call.id, "content": "sunny"},
         ],
         tools=[WEATHER],

@@ -15,10 +15,12 @@ from azurefunctions.extensions.base import (  # type: ignore[import-untyped]
     ResponseTrackerMeta,
 )
 
+from function_app import app
+from local.mounting import functions_of
 from tests.functions.harness import functions
 
 ROOT = Path(__file__).resolve().parents[2]
-HTTP, TIMERS = functions()
+HTTP, TIMERS = functions_of(app)
 
 
 def test_streaming_is_switched_on() -> None:
@@ -47,6 +49,14 @@ def test_no_handler_uses_the_other_programming_model() -> None:
 def test_routes_leave_the_hosts_own_paths_alone() -> None:
     """Routes that begin with admin or runtime are refused by the host."""
     assert not [function.route for function in HTTP if re.match(r"/(admin|runtime)\b", function.route)]
+
+
+def test_the_local_host_serves_the_same() -> None:
+    """What runs on one machine is what runs on Azure."""
+    here = {(function.name, function.route, function.methods) for function in functions()[0]}
+
+    assert here == {(function.name, function.route, function.methods) for function in HTTP}
+    assert {timer.name for timer in TIMERS} == {timer.name for timer in functions()[1]}
 
 
 def test_functions_have_names_of_their_own() -> None:

@@ -1,0 +1,49 @@
+"""Every trigger there is: what the Functions worker and the local host both serve."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import azure.functions as func
+
+from functions import (
+    chat_completions,
+    completions,
+    description,
+    embeddings,
+    fallbacks,
+    feedback,
+    health,
+    keys,
+    metrics,
+    models,
+    requests,
+    routes,
+    timers,
+    usage,
+)
+
+BLUEPRINTS: Final[tuple[func.Blueprint, ...]] = (
+    chat_completions.BLUEPRINT,
+    completions.BLUEPRINT,
+    embeddings.BLUEPRINT,
+    routes.BLUEPRINT,
+    requests.BLUEPRINT,
+    feedback.BLUEPRINT,
+    models.BLUEPRINT,
+    usage.BLUEPRINT,
+    metrics.BLUEPRINT,
+    keys.BLUEPRINT,
+    health.BLUEPRINT,
+    description.BLUEPRINT,
+    fallbacks.BLUEPRINT,
+    timers.BLUEPRINT,
+)
+
+
+def registered() -> func.FunctionApp:
+    """Return a new app with every trigger. Its functions may be asked for once."""
+    app = func.FunctionApp(http_auth_level=func.AuthLevel.ANONYMOUS)  # OpenAI's clients send Bearer tokens: we authenticate
+    for blueprint in BLUEPRINTS:
+        app.register_functions(blueprint)
+    return app
