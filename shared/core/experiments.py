@@ -29,8 +29,6 @@ def assign(experiment: Experiment, subject: str) -> Arm:
 
 
 def _score(experiment: str, arm: Arm, subject: str) -> float:
-    if arm.weight <= 0:
-        return -inf
     text = _SEPARATOR.join((experiment, arm.name, subject))
     digest = sha256(text.encode("utf-8", "surrogatepass")).digest()
     # A uniform number strictly between 0 and 1: -weight / ln(u) makes the odds of winning proportional to the weights.

@@ -523,6 +523,8 @@ def test_every_route_is_sound(situation: dict[str, Any]) -> None:
     assert len(names) + len(left_out) == len({*names, *left_out})
     assert len(names) <= catalog.policy.max_candidates
     assert bool(names) or bool(route.note)
+    if ReasonCode.BEYOND_LIMIT in dropped(route).values():
+        assert catalog.policy.max_candidates == len(names)
     if requirements.model == "auto":
         able = {one.name for one in catalog.models.values() if requirements.operation.value in one.capabilities}
         considered = {one.id for one in catalog.deployments.values() if one.model in able}
