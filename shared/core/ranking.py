@@ -9,7 +9,8 @@ The objective's scores, lower first:
   and latency the number of decades above 100 ms out of two, both held between 0 and 1. Each model's score depends on nothing
   but itself, so adding a model to the catalog never swaps two others.
 
-Before the score come how well the catalog says the model suits the task, and whether most of its calls fail.
+Before the score come how well the catalog says the model suits the task, and whether most of its calls fail. For a caller who
+states the objective, a model that is for anything suits as well as one named for the task: the best is asked for, not the usual.
 """
 
 from __future__ import annotations
@@ -111,6 +112,7 @@ def ranked(models: list[list[Fact]], demands: Demands, *, objective: Objective, 
     A model is judged by its first usable deployment: lowest priority number, then catalog order. Chance has no part in it.
     """
     names = names_of_task(task)
+    good_enough = 0 if demands.requirements.preferences.objective is None else 1
     score = _SCORES[objective]
     known = demands.health.deployments
 
@@ -118,7 +120,7 @@ def ranked(models: list[list[Fact]], demands: Demands, *, objective: Objective, 
         first = facts[0]
         health = known.get(first.id)
         failing = health is not None and health.success_rate < FAILING_BELOW
-        return suits(first.model, names), failing, score(first, demands), first.place
+        return max(good_enough, suits(first.model, names)), failing, score(first, demands), first.place
 
     return sorted(models, key=key)
 

@@ -253,6 +253,8 @@ def test_models_said_to_suit_the_task_come_before_others() -> None:
         policy=RoutingPolicy(objective=Objective.COST),
     )
     assert ["c1", "b1", "a1"] == order(route_of(ask(task="summarization"), catalog))
+    stated = ask(task="summarization", wishes={"objective": Objective.COST})
+    assert ["b1", "c1", "a1"] == order(route_of(stated, catalog))
 
 
 def test_auto_leaves_out_models_that_are_not_for_it_unless_somebody_names_them() -> None:
