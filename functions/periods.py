@@ -10,6 +10,9 @@ from shared.core.errors import InvalidRequestError
 
 DAY: Final = 86_400
 MAX_SPAN: Final = 400 * DAY
+LATEST: Final = 253_402_300_799.0
+"""The end of the year 9999; moments outside of 1970 to then are taken for the nearer end."""
+
 _UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": DAY, "w": 7 * DAY}
 _SPAN: Final = re.compile(r"([1-9][0-9]{0,5})([smhdw])")
 
@@ -30,10 +33,11 @@ def moment(text: str | None, *, name: str, default: float) -> float:
         return default
     try:
         parsed = datetime.fromisoformat(text)
-    except ValueError:
+        seconds = (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
         message = f"`{name}` must be a date such as 2026-11-22, or a moment such as 2026-11-22T10:00:00Z."
         raise InvalidRequestError(message, param=name, code="invalid_value") from None
-    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+    return min(max(seconds, 0.0), LATEST)
 
 
 def iso(seconds: float) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 MAX_SHOWN: Final = 60
-"""Characters of a caller's value that an error message repeats."""
+"""Characters of a caller's value or key that an error message repeats."""
 
 _SENTENCES: Final = {
     "missing": "is required",
@@ -81,7 +81,7 @@ def field_name(path: tuple[int | str, ...]) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         elif not part.startswith("~"):
-            text += f".{part}" if text else part
+            text += f".{part[:MAX_SHOWN]}" if text else part[:MAX_SHOWN]
     return text
 
 
