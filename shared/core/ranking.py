@@ -10,7 +10,7 @@ The objective's scores, lower first:
   but itself, so adding a model to the catalog never swaps two others.
 
 Before the score come how well the catalog says the model suits the task, and whether most of its calls fail. For a caller who
-states the objective, a model that is for anything suits as well as one named for the task: the best is asked for, not the usual.
+states the objective, a model that is for anything suits as well as one named for the task: the best is asked for.
 """
 
 from __future__ import annotations

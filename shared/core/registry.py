@@ -244,7 +244,10 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """A sticky A/B test. ``tasks`` and ``models`` (original model) select requests; empty selects all of that kind."""
+    """A sticky A/B test. ``tasks`` and ``models`` (original model) select requests.
+
+    No tasks are all tasks; no models are requests for ``auto``, because a model that a caller names is a promise.
+    """
 
     name: str
     arms: tuple[Arm, ...]
@@ -276,7 +279,7 @@ class RoutingPolicy:
     """How the router chooses when nothing more specific says so.
 
     ``fallbacks`` maps a model to the models a request that names it may fall back to. ``default_max_output_tokens`` bounds the
-    worst-case price of a request that sets no limit on a model that has none.
+    worst-case price of a request that sets no limit on a model that has none, and of one that sets only a ``budget_limit``.
     """
 
     objective: Objective = Objective.BALANCED
