@@ -32,9 +32,8 @@ NAMES = sorted(
     | {"role", "content", "type", "text", "image_url", "url", "function", "name", "arguments", "tool_calls", "parameters"}
 )
 WORDS = st.sampled_from(["user", "assistant", "tool", "text", "image_url", "function", "auto", "none", "json_schema", "", "x"])
-SCALARS = (
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | WORDS | st.text(max_size=5)
-)
+NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+KEYS = st.sampled_from(NAMES) | st.text(max_size=4)
 JSON = st.recursive(
     st.none() | st.booleans() | NUMBERS | WORDS | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
