@@ -279,7 +279,7 @@ def _decide(found: Mapping[str, tuple[float, Votes]], length: int) -> Classifica
     if not scores:
         return Classification(CONVERSATION, 0.0)
     best = max(scores, key=scores.__getitem__)
-    rules = tuple(phrase for phrase, (_, votes) in found.items() if any(task == best for task, _ in votes))
+    rules = tuple([phrase for phrase, (_, votes) in found.items() for task, _ in votes if task == best])
     return Classification(best, scores[best] / sum(scores.values()), rules)
 
 

@@ -59,8 +59,10 @@ def chat_requirements(payload: Json, *, hints: Hints = NO_HINTS) -> Requirements
     if isinstance(messages, list):
         for message in messages:
             _measure_message(message, size, capabilities)
-    for name in _READERS.keys() & payload.keys():
-        _READERS[name](payload[name], size, capabilities)
+    for name in payload:
+        read = _READERS.get(name)
+        if read is not None:
+            read(payload[name], size, capabilities)
     return _requirements(payload, hints, operation=Operation.CHAT, size=size, capabilities=frozenset(capabilities))
 
 
@@ -109,6 +111,8 @@ def _measure_message(message: object, size: _Size, capabilities: set[str]) -> No
     elif isinstance(content, list):
         for part in content:
             _measure_part(part, size, capabilities)
+    if message.keys() <= _COUNTED:
+        return
     for name in message.keys() - _COUNTED:  # names, tool calls, refusals
         _measure_json(message[name], size)
         if name == "tool_calls" and message[name]:
@@ -272,8 +276,8 @@ def _task(payload: Json, operation: Operation) -> str:
 
 def _output_limit(payload: Json) -> int | None:
     """Return the limit on the answer. Callers that send both names mean the smaller."""
-    limits = [limit for name in ("max_completion_tokens", "max_tokens") if (limit := _positive(payload.get(name)))]
-    return min(limits, default=None)
+    one, other = _positive(payload.get("max_completion_tokens")), _positive(payload.get("max_tokens"))
+    return other if one is None else one if other is None else min(one, other)
 
 
 def _positive(value: object) -> int | None:
