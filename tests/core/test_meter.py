@@ -35,7 +35,7 @@ prices = st.builds(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(prices, st.integers(0, 4_000), st.integers(0, 4_000), st.integers(1, 3))
 def test_a_meter_agrees_with_the_price_list_to_the_nano_dollar(price: Price, sent: int, answered: int, choices: int) -> None:
     """Expected and worst, through every tier."""

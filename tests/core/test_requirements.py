@@ -229,7 +229,7 @@ FIELDS = (
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.dictionaries(st.sampled_from(FIELDS), json_values, max_size=5))
 def test_odd_content_is_never_an_error(payload: dict[str, Any]) -> None:
     """Saying what is wrong is the edge's work."""

@@ -514,7 +514,7 @@ def test_output_without_a_limit_is_bounded_by_the_model_or_the_default() -> None
 # ---- whatever the catalog --------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(situations)
 def test_every_route_is_sound(situation: dict[str, Any]) -> None:
     """Nobody twice, nobody forgotten, healthy before resting before broken, prices those of the price list."""
@@ -549,7 +549,7 @@ def test_every_route_is_sound(situation: dict[str, Any]) -> None:
         assert requirements.budget_limit is None or candidate.worst_cost <= requirements.budget_limit
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(situations)
 def test_the_same_inputs_give_the_same_route(situation: dict[str, Any]) -> None:
     """Also from a registry that was built anew: nothing hides in a cache."""

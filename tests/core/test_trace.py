@@ -20,7 +20,7 @@ def written(situation: dict[str, Any]) -> str:
     return json.dumps(record(**situation, route=plan(**situation)), allow_nan=False)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(situations)
 def test_a_recorded_decision_replays_to_the_same_route(situation: dict[str, Any]) -> None:
     """Through JSON, over any registry, health and request: every candidate, reason, cost and note."""
