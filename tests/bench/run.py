@@ -80,11 +80,14 @@ def measure(options: argparse.Namespace, mock: Upstream, folder: Path, stack: Ex
         phases.first_token(bench)
     if "burst" in wanted:
         kept = phases.at_once(bench) and kept
-    if "memory" in wanted:
-        ours = next(one for one in running if one.target.name == "switchyard")
-        kept = phases.memory(ours, mock, options.requests or (20_000 if options.quick else 100_000)) and kept
     stack.close()
     mock.configure(lat=0)
+    if "memory" in wanted:
+        fresh = recipes[1].start(folder, gateway)
+        assert fresh.process is not None
+        stack.callback(fresh.process.stop)
+        kept = phases.memory(fresh, mock, options.requests or (20_000 if options.quick else 100_000)) and kept
+        stack.close()
     if "cold" in wanted:
         phases.cold_start(recipes, folder, max(2, rounds), gateway)
     return kept
