@@ -88,3 +88,19 @@ async def test_many_at_once_are_all_answered(edge: Edge) -> None:
     assert {200} == {reply.status for reply in replies}
     assert all(reply.body.endswith(b"data: [DONE]\n\n") for reply in replies[1::2])
     assert (await edge.get("/v1/usage")).json["data"][0]["requests"] == 200
+
+
+async def test_switchyards_own_fields_never_reach_a_provider(edge: Edge) -> None:
+    """They steer the route and are left out of what is sent; OpenAI's fields go through untouched."""
+    own = {
+        "task_type": "summarization",
+        "model_preferences": {"objective": "cost"},
+        "budget_limit": 1,
+        "priority": "high",
+    }
+    reply = await edge.post(CHAT, {**HELLO, **own, "user": "u", "seed": 5, "max_tokens": 9})
+    (sent,) = edge.sent()
+
+    assert reply.status == 200
+    assert {"user", "seed", "messages"} <= set(sent.parameters)
+    assert not set(own) & set(sent.parameters)
