@@ -10,11 +10,12 @@ from typing import Any, Final, Protocol
 
 from functions.http import Call
 from functions.rendering import NANO, RawHeaders, usd_text
-from functions.schemas_own import MAX_BUDGET_USD, OWN_FIELDS
+from functions.schemas_own import MAX_BUDGET_USD
 from shared.core.chat import InferenceRequest, Json, ModelPreferences, Objective, Priority, Requirements
 from shared.core.errors import InvalidRequestError
 from shared.core.registry import Registry
 from shared.core.requirements import Hints
+from shared.core.wire_support import OWN_FIELDS
 
 TASKS: Final = frozenset(
     {

@@ -47,6 +47,3 @@ class OwnFields(TypedDict, total=False):
         Literal["high", "normal", "low"] | None,
         Field(description="How urgent it is: high may use reserved capacity first."),
     ]
-
-
-OWN_FIELDS: Final = frozenset({"task_type", "model_preferences", "budget_limit", "priority"})
