@@ -1,8 +1,8 @@
-"""The process's HTTP client: aiohttp beneath the `HttpTransport` port (docs/decisions/0001-http-transport.md says why).
+"""The process's HTTP client: aiohttp's connections beneath the `HttpTransport` port (docs/decisions/0001-http-transport.md).
 
-What aiohttp would do by itself and a gateway must not is switched off here: redirects, cookies, headers of its own, the silent
-second try of an idempotent request on a stale connection, and ``trust_env``, which hops through two threads for every request
-(proxies are looked up once per URL instead). Every exception aiohttp can raise is in one table, `ERRORS`.
+What is used of aiohttp is what is hard: its pool of connections, name resolution, TLS, proxies, and its parser. Its client is
+not: a session costs as much again per request, and it follows redirects, keeps cookies, adds headers, reads netrc and repeats
+requests, none of which a gateway may do. Every exception aiohttp can raise is in one table, `ERRORS`.
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ import math
 import os
 import socket
 import urllib.request
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextvars import ContextVar
+from collections.abc import AsyncGenerator, Mapping
 from functools import lru_cache
-from io import BytesIO
-from typing import TYPE_CHECKING, Final, Self
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import aiohttp
 from aiohttp.client_exceptions import UnixClientConnectorError
 from aiohttp.http_exceptions import HttpProcessingError
-from multidict import CIMultiDict
 from yarl import URL
 
 from shared.ports import (
@@ -40,6 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aiohttp.connector import Connection
+    from aiohttp.http import RawResponseMessage
+    from aiohttp.streams import StreamReader
 
 KEEP_ALIVE: Final = 50.0
 """Seconds an idle connection may be used again: less than the 60 s and more after which vendors' edges close theirs, so that a
@@ -47,12 +47,11 @@ POST does not meet a connection that is being closed. Servers that close sooner 
 has long arrived and been acted on. What remains, a close that crosses our request on the wire, is a `DisconnectedError`: the
 request may have been read, so failover asks somebody else and the attempt's billing is unknown."""
 
-DNS_TTL: Final = 30.0
+DNS_TTL: Final = 30
 """Seconds a resolved name is kept: vendors steer regions by DNS."""
 
 MAX_HEADER: Final = 32 * 1024
 MAX_TARGETS: Final = 1024
-LARGE_BODY: Final = 512 * 1024
 
 
 # ---- errors ----------------------------------------------------------------------------------------------------------
@@ -156,50 +155,28 @@ def translate(error: BaseException) -> TransportError:
     return next(make(error) for kind, make in ERRORS if isinstance(error, kind))
 
 
-# ---- the request -----------------------------------------------------------------------------------------------------
-
-
-_HEAD: Final[ContextVar[tuple[asyncio.Timeout, float]]] = ContextVar("head")
-"""The time limit of the request that the running task is sending, not yet running, and its seconds: how `_Request` finds it
-through aiohttp. One timer of our own instead of aiohttp's three saves 20 µs a request."""
-
-_SKIPPED: Final = CIMultiDict[None]({"Content-Type": None})
-
-
-class _Request(aiohttp.ClientRequest):
-    """A request that adds no headers (Host and Content-Length are the protocol's) and starts the clock when it is written."""
-
-    def update_auto_headers(self, skip_auto_headers: Iterable[str] | None) -> None:  # noqa: ARG002  # the base's signature
-        """Add nothing: no Accept, Accept-Encoding, User-Agent or Content-Type. aiohttp's own way to skip costs 10 µs."""
-        self._skip_auto_headers = _SKIPPED
-
-    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
-        """Write the request to a connection that stands."""
-        limit, seconds = _HEAD.get()
-        limit.reschedule(asyncio.get_running_loop().time() + seconds)
-        return await super().send(conn)
-
-
 # ---- the response ----------------------------------------------------------------------------------------------------
 
 
 class _Response:
-    """A response whose head has arrived."""
+    """A response whose head has arrived, and the connection its body comes on."""
 
-    __slots__ = ("_response", "_silence", "headers", "status")
+    __slots__ = ("_connection", "_content", "_silence", "headers", "status")
 
-    def __init__(self, response: aiohttp.ClientResponse, silence: float) -> None:
-        self._response = response
+    def __init__(self, connection: Connection, message: RawResponseMessage, content: StreamReader, silence: float) -> None:
+        self._connection = connection
+        self._content = content
         self._silence = silence
-        self.status = response.status
-        self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
+        self.status = message.code
+        self.headers: Mapping[str, str] = {name.lower(): value for name, value in message.headers.items()}
+        content.on_eof(self._give_back)  # at once when the body is here already
 
     async def read(self, limit: int) -> bytes:
         """Return the whole body; raise `ResponseTooLargeError` above ``limit`` bytes, counted after decompression.
 
         A pause as long as the head was allowed to take is a `TransportTimeoutError`.
         """
-        content = self._response.content
+        content = self._content
         parts: list[bytes] = []
         size = 0
         if not content.is_eof():
@@ -215,7 +192,7 @@ class _Response:
         except RAISED as error:
             raise translate(error) from error
         finally:
-            self._response.close()
+            _drop(self._connection)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def chunks(self, idle: float) -> AsyncGenerator[bytes, None]:
@@ -223,7 +200,7 @@ class _Response:
 
         Silence is the provider's: while the reader is slow and the buffer full, the clock stands.
         """
-        content = self._response.content
+        content = self._content
         self._allow_silence(idle)
         try:
             while not content.at_eof():
@@ -234,36 +211,58 @@ class _Response:
                 if part:
                     yield part
         finally:
-            self._response.close()
+            _drop(self._connection)
+
+    def _give_back(self) -> None:
+        transport = self._connection.transport
+        if transport is not None and transport.get_write_buffer_size():
+            _drop(self._connection)  # answered before it had read the request: the rest of that is still on its way
+        else:
+            self._connection.release()
 
     def _allow_silence(self, seconds: float) -> None:
-        connection = self._response.connection
-        if connection is not None and connection.protocol is not None:
-            connection.protocol.read_timeout = seconds
-            connection.protocol.start_timeout()
+        protocol = self._connection.protocol
+        if protocol is not None:
+            protocol.read_timeout = seconds
+            protocol.start_timeout()
 
     async def aclose(self) -> None:
         """Drop the connection, unless the body has come to its end: then it is back in the pool already."""
-        self._response.close()
+        _drop(self._connection)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._response.close()
+        _drop(self._connection)
+
+
+def _drop(connection: Connection) -> None:
+    """Close a connection that has not been given back, now: a request still being written is not flushed first."""
+    if connection.protocol is not None:
+        connection.protocol.abort()
+        connection.close()
 
 
 # ---- the transport ---------------------------------------------------------------------------------------------------
 
 
+class _Target(NamedTuple):
+    """A URL made ready, once: what a connection is looked up by, and what a request to it begins with."""
+
+    key: aiohttp.ClientRequest
+    path: str
+    headers: tuple[str, ...]
+
+
 class _AiohttpTransport:
-    """One aiohttp session, made when the first request needs it, inside the loop that will run it."""
+    """One pool of connections, made when the first request needs it, inside the loop that will run it."""
 
     def __init__(self, *, limit: int, proxies: Mapping[str, str]) -> None:
         self._limit = limit
         self._proxies = proxies
-        self._session: aiohttp.ClientSession | None = None
-        self._targets: dict[str, tuple[URL, URL | None]] = {}
+        self._pool: aiohttp.TCPConnector | None = None
+        self._targets: dict[str, _Target] = {}
         self._closed = False
 
     async def send(self, request: HttpRequest, *, connect: float, head: float) -> HttpResponse:
@@ -271,70 +270,104 @@ class _AiohttpTransport:
 
         Raise a `TransportError`. Cancelling closes the connection.
         """
-        session = self._session
-        if session is None or session.closed:
-            session = self._open()
-        limit = asyncio.timeout(None)
-        _HEAD.set((limit, head))
+        pool = self._pool or self._open()
         try:
-            url, proxy = self._targets.get(request.url) or self._target(request.url)
-            async with limit:
-                response = await session.request(
-                    request.method,
-                    url,
-                    data=_sendable(request.body),
-                    headers=request.headers,
-                    allow_redirects=False,
-                    proxy=proxy,
-                    timeout=_connect_within(connect),
-                )
+            target = self._targets.get(request.url) or self._target(request.url)
+            written = _render(request, target)
+            connection = await _connected(pool, target, connect)
+            try:
+                return await _exchange(connection, written, head, bodiless=request.method == "HEAD")
+            except BaseException:
+                _drop(connection)
+                raise
         except RAISED as error:
             raise translate(error) from error
-        return _Response(response, head)
 
     async def aclose(self) -> None:
         """Close every connection. May be called twice; requests after it fail as `ConnectError`."""
         self._closed = True
-        if self._session is not None:
-            await self._session.close()
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.close()
 
-    def _open(self) -> aiohttp.ClientSession:
+    def _open(self) -> aiohttp.TCPConnector:
         if self._closed:
             message = "The gateway is shutting down."
             raise ConnectError(message)
-        connector = aiohttp.TCPConnector(limit=self._limit, keepalive_timeout=KEEP_ALIVE, ttl_dns_cache=int(DNS_TTL))
-        session = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            request_class=_Request,
-            max_line_size=MAX_HEADER,
-            max_field_size=MAX_HEADER,
-        )
-        session._retry_connection = False  # noqa: SLF001  # no public switch; a contract test holds us to it
-        self._session = session
-        return session
+        self._pool = aiohttp.TCPConnector(limit=self._limit, keepalive_timeout=KEEP_ALIVE, ttl_dns_cache=DNS_TTL)
+        return self._pool
 
-    def _target(self, url: str) -> tuple[URL, URL | None]:
-        """Parse a URL and find its proxy, once: there are as many as the catalog has deployments."""
+    def _target(self, url: str) -> _Target:
+        """Parse a URL and find its proxy: there are as many as the catalog has deployments."""
         parsed = URL(url)
-        found = self._proxies.get(parsed.scheme)
-        if found is not None and urllib.request.proxy_bypass(f"{parsed.host}:{parsed.port}"):
-            found = None
-        proxy = None if found is None else URL(found)
+        host = parsed.host_port_subcomponent
+        if parsed.scheme not in {"http", "https"} or not host or parsed.raw_user or parsed.raw_password:
+            message = "A URL is http or https, has a host, and no credentials."
+            raise ValueError(message)
+        proxy = self._proxy(parsed)
+        headers = [f"Host: {host}"]
+        path = parsed.raw_path_qs
+        if proxy is not None and parsed.scheme == "http":  # no tunnel: the proxy itself reads the request
+            path = str(parsed.with_fragment(None))
+            if proxy.user is not None:
+                headers.append(f"Proxy-Authorization: {aiohttp.encode_basic_auth(proxy.user, proxy.password or '')}")
         if len(self._targets) >= MAX_TARGETS:
             self._targets.clear()
-        self._targets[url] = parsed, proxy
-        return parsed, proxy
+        target = _Target(
+            aiohttp.ClientRequest("POST", parsed, loop=asyncio.get_running_loop(), proxy=proxy), path, tuple(headers)
+        )
+        self._targets[url] = target
+        return target
+
+    def _proxy(self, url: URL) -> URL | None:
+        found = self._proxies.get(url.scheme)
+        if found is None or urllib.request.proxy_bypass(f"{url.host}:{url.port}"):
+            return None
+        return URL(found)
+
+
+def _render(request: HttpRequest, target: _Target) -> bytes:
+    """Return the request as it goes over the wire; raise `ValueError` for what would be another header or request."""
+    lines = [f"{request.method} {target.path} HTTP/1.1", *target.headers]
+    lines += [f"{name}: {value}" for name, value in request.headers.items()]
+    body = request.body or b""
+    if request.body is not None or request.method not in {"GET", "HEAD"}:
+        lines.append(f"Content-Length: {len(body)}")
+    text = "\r\n".join(lines)
+    breaks = len(lines) - 1
+    if text.count("\n") != breaks or text.count("\r") != breaks or "\0" in text:
+        message = "A header holds a line break."
+        raise ValueError(message)
+    return b"".join((text.encode(), b"\r\n\r\n", body))
+
+
+async def _connected(pool: aiohttp.TCPConnector, target: _Target, seconds: float) -> Connection:
+    try:
+        return await pool.connect(target.key, [], _connect_within(seconds))
+    except TimeoutError as error:
+        raise _timed_out_connecting(error) from error
+
+
+async def _exchange(connection: Connection, written: bytes, seconds: float, *, bodiless: bool) -> _Response:
+    protocol = connection.protocol
+    if protocol is None or protocol.transport is None:
+        raise aiohttp.ServerDisconnectedError
+    protocol.set_response_params(
+        skip_payload=bodiless, read_until_eof=True, auto_decompress=True, max_line_size=MAX_HEADER, max_field_size=MAX_HEADER
+    )
+    async with asyncio.timeout(seconds):
+        protocol.transport.write(written)
+        message, content = await protocol.read()
+        while HTTPStatus.CONTINUE <= message.code < HTTPStatus.OK:
+            if message.code == HTTPStatus.SWITCHING_PROTOCOLS:
+                raise HttpProcessingError
+            message, content = await protocol.read()
+    return _Response(connection, message, content, seconds)
 
 
 @lru_cache(maxsize=64)
 def _connect_within(seconds: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, connect=seconds, ceil_threshold=math.inf)
-
-
-def _sendable(body: bytes | None) -> bytes | BytesIO | None:
-    """Return a large body as a stream: aiohttp writes it piece by piece then, and the loop goes on meanwhile."""
-    return body if body is None or len(body) <= LARGE_BODY else BytesIO(body)
 
 
 def open_transport(*, limit: int = 0, trust_env: bool = True) -> HttpTransport:

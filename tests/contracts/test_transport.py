@@ -107,6 +107,42 @@ async def test_cookies_are_not_kept(transport: HttpTransport) -> None:
         assert b"cookie" not in server.requests[1].lower()
 
 
+async def test_early_answer(transport: HttpTransport) -> None:
+    """An answer that comes before the request was read is read, and its connection, on which the rest waits, not used again."""
+    refused = b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno"
+
+    async def handler(server: Server, reader: Reader, writer: Writer) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(refused if server.connections == 1 else OK)
+        await asyncio.sleep(5)
+
+    async with serving(handler) as server:
+        response = await transport.send(post(server.url, b"x" * 20_000_000), connect=2, head=2)
+
+        assert (413, b"no") == (response.status, await response.read(100))
+        assert b"ok" == await ask(transport, server.url)
+        assert 2 == server.connections
+
+
+async def test_interim_answers_are_passed_over(transport: HttpTransport) -> None:
+    """What a server says before its answer (1xx) is not the answer."""
+    async with serving(answering(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", OK)) as server:
+        assert b"ok" == await ask(transport, server.url)
+
+
+async def test_get_and_head(transport: HttpTransport) -> None:
+    """GET has no body and no length; HEAD's answer has none either, whatever its length says."""
+    async with serving(answering(OK.removesuffix(b"ok"))) as server:
+        response = await transport.send(HttpRequest("HEAD", server.url, {}), connect=2, head=2)
+        assert b"" == await response.read(10)
+    async with serving(answering(OK)) as server:
+        response = await transport.send(HttpRequest("GET", server.url + "?a=b#c", {}), connect=2, head=2)
+        assert b"ok" == await response.read(10)
+
+        assert server.requests[0].startswith(b"GET /v1/chat/completions?a=b HTTP/1.1\r\n")
+        assert b"content-length" not in server.requests[0].lower()
+
+
 async def test_a_thousand_at_once(transport: HttpTransport) -> None:
     """A thousand requests are in flight together and all are answered."""
     everyone = asyncio.Event()
@@ -229,9 +265,9 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 async def test_proxy_of_the_environment(environment: pytest.MonkeyPatch) -> None:
     """HTTP_PROXY is asked for the whole URL, HTTPS_PROXY for a tunnel; the proxy's own credentials go to the proxy."""
     async with serving(answering(OK)) as plain, serving(answering(b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n")) as tunnel:
-        environment.setenv("HTTP_PROXY", plain.url.removesuffix("/v1/chat/completions"))
-        address = tunnel.url.removesuffix("/v1/chat/completions")
-        environment.setenv("HTTPS_PROXY", address.replace("http://", "http://user:word@"))
+        for name, server in (("HTTP_PROXY", plain), ("HTTPS_PROXY", tunnel)):
+            address = server.url.removesuffix("/v1/chat/completions")
+            environment.setenv(name, address.replace("http://", "http://user:word@"))
         transport = open_transport()
 
         assert b"ok" == await ask(transport, "http://switchyard.invalid/v1")
@@ -239,7 +275,8 @@ async def test_proxy_of_the_environment(environment: pytest.MonkeyPatch) -> None
             await ask(transport, "https://switchyard.invalid/v1")
         assert plain.requests[0].startswith(b"POST http://switchyard.invalid/v1 HTTP/1.1\r\n")
         assert tunnel.requests[0].startswith(b"CONNECT switchyard.invalid:443 HTTP/1.1\r\n")
-        assert b"Proxy-Authorization: Basic dXNlcjp3b3Jk" in tunnel.requests[0]
+        for server in (plain, tunnel):
+            assert b"Proxy-Authorization: Basic dXNlcjp3b3Jk" in server.requests[0]
         await transport.aclose()
 
 

@@ -47,7 +47,9 @@ async def test_unknown_host(transport: HttpTransport) -> None:
         await ask(transport, "http://switchyard.invalid/")
 
 
-@pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "http://", "nonsense", "http://127.0.0.1:99999/"])
+@pytest.mark.parametrize(
+    "url", ["ftp://127.0.0.1/", "http://", "nonsense", "http://127.0.0.1:99999/", "http://me:word@127.0.0.1/"]
+)
 async def test_bad_url(transport: HttpTransport, url: str) -> None:
     """A URL that can't be asked is a `ConnectError`, not a stack."""
     with pytest.raises(ConnectError):
