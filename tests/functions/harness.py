@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -106,7 +106,7 @@ SETTINGS = Settings(catalog=CATALOG, storage="memory:", admin_key=Secret(ADMIN_K
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Mounted) -> AsyncIterator[str]:
+async def serving(app: Any) -> AsyncIterator[str]:
     """Serve on a free port with uvicorn's own protocol; without its main loop, which takes 0.2 s to notice the end."""
     config, state = uvicorn.Config(app, http="httptools", ws="none", lifespan="off", log_config=None), ServerState()
     config.load()
@@ -126,14 +126,14 @@ async def serving(app: Mounted) -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings = SETTINGS) -> AsyncIterator[Edge]:
-    """Run everything until the block is left."""
+async def running(settings: Settings = SETTINGS, *, around: Callable[[Mounted], Any] | None = None) -> AsyncIterator[Edge]:
+    """Run everything until the block is left; ``around`` may put another ASGI application around the mounted one."""
     async with await start_simulator() as simulator:
         gateway = await open_gateway(replace(settings, upstream=simulator.url), environment={})
         holder.use(gateway)
         mounted = Mounted(functions()[0], max_in_flight=settings.max_in_flight)
         try:
-            async with serving(mounted) as url, aiohttp.ClientSession() as session:
+            async with serving(mounted if around is None else around(mounted)) as url, aiohttp.ClientSession() as session:
                 yield Edge(url, gateway, simulator, mounted, session)
         finally:
             holder.use(None)
