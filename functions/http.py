@@ -27,6 +27,7 @@ from shared.core import ids
 from shared.core.errors import AllAttemptsFailedError, AuthenticationError, GatewayError, PermissionDeniedError
 from shared.core.records import Caller
 from shared.gateway import Gateway
+from shared.settings import Settings
 
 logger = logging.getLogger("switchyard.edge")
 
@@ -154,11 +155,10 @@ def _authenticated(row: Endpoint) -> Trigger:
         request_id = new_request_id()
         headers = _read_headers(request)
         response: Response | None = None
-        cors: RawHeaders = []
+        marks: RawHeaders = []
         with Boundary(request_id) as boundary:
             gateway = await current()
-            if gateway.settings.cors_origins:
-                cors = cors_headers(gateway.settings.cors_origins, headers.get(b"origin"))
+            marks = _marks(gateway.settings, headers)
             caller = await authenticate(gateway, headers)
             if admin_only and not caller.admin:
                 message = "This needs the administrator's key."
@@ -168,9 +168,17 @@ def _authenticated(row: Endpoint) -> Trigger:
             )
             with ClientWatch(request.receive):
                 response = await handler(Call(request, request_id, gateway, caller, body, headers))
-        return _finish(response or boundary.response(), request_id, cors)
+        return _finish(response or boundary.response(), request_id, marks)
 
     return trigger
+
+
+def _marks(settings: Settings, headers: dict[bytes, bytes]) -> RawHeaders:
+    """Return the headers of every answer, also of a refusal: what lets a browser read it, and that nothing in it is real."""
+    marks = cors_headers(settings.cors_origins, headers.get(b"origin")) if settings.cors_origins else []
+    if settings.simulated:
+        marks.append((b"x-switchyard-simulated", b"true"))
+    return marks
 
 
 def _finish(response: Response, request_id: str, more: RawHeaders | tuple[()]) -> Response:

@@ -116,8 +116,6 @@ class Told(Protocol):
     def attempts(self) -> int: ...  # noqa: D102
     @property
     def cost(self) -> int | None: ...  # noqa: D102
-    @property
-    def simulated(self) -> bool: ...  # noqa: D102
 
 
 def answer_headers(answer: Told) -> RawHeaders:
@@ -129,8 +127,6 @@ def answer_headers(answer: Told) -> RawHeaders:
     ]
     if (cost := answer.cost) is not None:
         headers.append((b"x-switchyard-cost-usd", usd_text(cost).encode()))
-    if answer.simulated:
-        headers.append((b"x-switchyard-simulated", b"true"))
     return headers
 
 

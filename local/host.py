@@ -11,6 +11,7 @@ import contextlib
 import gc
 import logging
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -26,6 +27,7 @@ import uvloop
 from functions import gateway as holder
 from functions.surface import registered
 from local.mounting import Mounted, functions_of, run_timers
+from local.protocol import GuardedProtocol
 from shared import bootstrap
 from shared import settings as settings_module
 from shared.catalog import load
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 ADMIN_KEY_FILE: Final = Path(".switchyard/admin-key")
 BACKLOG: Final = 4096
+OPEN_FILES: Final = 65_536
 KEEP_ALIVE_SECONDS: Final = 75
 GRACE_SECONDS: Final = 30
 GC_THRESHOLDS: Final = (50_000, 20, 100)
@@ -106,6 +109,14 @@ async def upstream(settings: Settings, environment: Mapping[str, str]) -> AsyncI
         yield replace(settings, upstream=simulator.url), said
 
 
+def raise_file_limit() -> None:
+    """Let the process hold as many connections as the system permits: each request takes two of its files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def listen(settings: Settings) -> socket.socket:
     """Return the listening socket; raise `ConfigurationError` when the address can't be had."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
@@ -131,6 +142,7 @@ def greeting(address: str, key: str, said: str) -> str:
 
 async def serve(environment: dict[str, str]) -> None:
     """Serve until a signal; then finish what is in flight, write what is pending, and return."""
+    raise_file_limit()
     environment["SWITCHYARD_ADMIN_KEY"], key = admin_key(environment)
     settings = settings_module.load(environment)
     with listen(settings) as listener:
@@ -151,7 +163,8 @@ async def _serve(opened: Gateway, listener: socket.socket, lines: str) -> None:
         uvicorn.Config(
             mounted,
             loop="uvloop",
-            http="httptools",
+            http=GuardedProtocol,
+            ws="none",
             lifespan="off",
             access_log=False,
             log_config=None,

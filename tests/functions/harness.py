@@ -13,12 +13,12 @@ from typing import IO, Any
 import aiohttp
 import orjson
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from functions import gateway as holder
 from functions.surface import registered
 from local.mounting import HttpFunction, Mounted, TimerFunction, functions_of
+from local.protocol import GuardedProtocol
 from local.simulator import Attempt, Simulator, start_simulator
 from shared.bootstrap import open_gateway
 from shared.core.registry import Secret
@@ -108,11 +108,11 @@ SETTINGS = Settings(catalog=CATALOG, storage="memory:", admin_key=Secret(ADMIN_K
 @contextlib.asynccontextmanager
 async def serving(app: Any) -> AsyncIterator[str]:
     """Serve on a free port with uvicorn's own protocol; without its main loop, which takes 0.2 s to notice the end."""
-    config, state = uvicorn.Config(app, http="httptools", ws="none", lifespan="off", log_config=None), ServerState()
+    config, state = uvicorn.Config(app, http=GuardedProtocol, ws="none", lifespan="off", log_config=None), ServerState()
     config.load()
 
     def protocol() -> asyncio.Protocol:
-        return HttpToolsProtocol(config=config, server_state=state, app_state={})
+        return GuardedProtocol(config=config, server_state=state, app_state={})
 
     server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0)
     try:

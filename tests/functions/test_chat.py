@@ -59,6 +59,7 @@ async def test_when_nobody_answers_the_sdk_is_told_not_to_try_again(edge: Edge) 
 
     assert (503, "all_attempts_failed") == (reply.status, reply.error["code"])
     assert reply.headers["x-should-retry"] == "false"
+    assert reply.headers["x-switchyard-simulated"] == "true"
     assert "html" not in reply.error["message"].lower()
     assert "test-credential" not in reply.body.decode()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from functions.paths import path_pattern, specificity
+from local import protocol
 from local.mounting import TimerFunction, run_timers
 from local.schedule import parse_schedule
 from tests.functions.harness import SETTINGS, Edge, functions, running
@@ -150,3 +152,41 @@ async def test_the_apps_timers_run(edge: Edge) -> None:
         await timer.run(SimpleNamespace(past_due=False))
 
     assert edge.gateway.health.report(edge.gateway.clock.monotonic())["north/small"].last_failure is None
+
+
+async def test_a_head_that_never_ends_is_not_waited_for(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that says nothing, and one that drips, are closed; one that is served in time is not."""
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.2)
+    port = int(edge.url.rsplit(":", 1)[1])
+    silent, _silent = await asyncio.open_connection("127.0.0.1", port)
+    drip, drop = await asyncio.open_connection("127.0.0.1", port)
+    drop.write(b"GET /v1/health/live HTTP/1.1\r\nhost: x\r\nx-slow: ")
+    good, ask = await asyncio.open_connection("127.0.0.1", port)
+    for _ in range(3):
+        ask.write(b"GET /v1/health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert b'{"status":"alive"}' in await good.readuntil(b"}")
+        await asyncio.sleep(0.15)
+
+    assert b"HTTP/1.1 408" in await asyncio.wait_for(silent.read(), 1)
+    assert b"HTTP/1.1 408" in await asyncio.wait_for(drip.read(), 1)
+    for writer in (_silent, drop, ask):
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_an_endless_head_is_refused(edge: Edge) -> None:
+    """One endless header, or endless headers: the connection is closed after 64 KiB, and nothing is kept of it."""
+    for line in (b"a" * 16, b"x-head: value\r\n"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(edge.url.rsplit(":", 1)[1]))
+        writer.write(b"GET /v1/health/live HTTP/1.1\r\nhost: x\r\nx-long: b")
+        sent = 0
+        with contextlib.suppress(ConnectionError):  # what it had not read yet is answered by a reset
+            while not reader.at_eof() and sent < 10_000_000:
+                writer.write(line * 1_000)
+                await writer.drain()
+                sent += 16_000
+                await asyncio.sleep(0)
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+        assert sent < 10_000_000
