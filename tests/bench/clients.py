@@ -19,7 +19,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import uvloop
 
@@ -35,7 +35,7 @@ HEADERS = {"authorization": "Bearer key", "content-type": "application/json"}
 
 
 def switchyard() -> Call:
-    """Return our transport, with its deadlines, error table and cap."""
+    """Return our transport, on aiohttp's connections, with its deadlines, error table and cap."""
     transport = open_transport(trust_env=False)
 
     async def call(url: str) -> None:
@@ -97,13 +97,14 @@ def _raw() -> Call:
     return call
 
 
+BARE: Final = "no client: a bare protocol"
 CLIENTS: dict[str, Callable[[], Call]] = {
-    "switchyard (aiohttp)": switchyard,
+    "switchyard": switchyard,
     "aiohttp as it comes": _aiohttp,
     "pyreqwest": _pyreqwest,
     "httpx-aiohttp": _httpx_aiohttp,
     "httpx": _httpx,
-    "no client: a bare protocol": _raw,
+    BARE: _raw,
 }
 SLOW_ABOVE = 64
 """httpx's pool is searched through for every request: above this it would keep the run for minutes."""
@@ -175,7 +176,8 @@ async def run(names: list[str], levels: list[int], rounds: int, url: str) -> Non
         shown = [
             f"{number(min(c for c, _ in cell))} [{number(median([r for _, r in cell]))}]" if cell else "-" for cell in cells
         ]
-        rows.append([name, *shown, await closes_when_cancelled(CLIENTS[name]())])
+        closes = "" if name == BARE else await closes_when_cancelled(CLIENTS[name]())
+        rows.append([name, *shown, closes])
     table(
         "CPU microseconds per request, best of rounds [requests/s, median]",
         ["client", *(f"{at} at once" for at in levels), "cancelled: socket closed"],

@@ -12,6 +12,7 @@ import uvloop
 
 from tests.bench.client import Target
 from tests.bench.load import OK, Stream, Throughput, paced, stream, throughput
+from tests.bench.process import MIB
 from tests.bench.tables import median, number, percentile, table
 from tests.bench.targets import Recipe, Running
 from tests.bench.upstream import Upstream
@@ -19,6 +20,8 @@ from tests.bench.upstream import Upstream
 LEVELS: Final = (1, 16, 64)
 AT_ONCE: Final = 1000
 BASELINE: Final = "pass-through"
+FLAT: Final = 0.05
+"""What memory may grow by in the second half of a run: caches and pools have filled by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +193,7 @@ def cold_start(recipes: Sequence[Recipe], folder: Path, rounds: int, cores: str 
 
 
 def memory(one: Running, upstream: Upstream, requests: int) -> bool:
-    """Print memory as requests go by, a quarter of them streamed; return whether it stayed flat after a tenth."""
+    """Print memory as requests go by, a quarter of them streamed; return whether the second half was flat."""
     upstream.configure(lat=0, chunks=8)
     process = one.process
     assert process is not None
@@ -205,9 +208,10 @@ def memory(one: Running, upstream: Upstream, requests: int) -> bool:
         ["requests", "RSS MiB", "since the first tenth"],
         [[f"{done:,}", number(rss, 1), f"{rss - marks[1][1]:+.1f}"] for done, rss in marks],
     )
-    growth = marks[-1][1] - marks[1][1]
-    print(f"\n{errors} errors; {growth * 1024 * 1024 / (requests - step):+.0f} bytes a request after the first {step:,}")
-    return errors == 0 and growth < max(16.0, marks[1][1] * 0.1)
+    half = len(marks) // 2
+    late = marks[-1][1] - marks[half][1]
+    print(f"\n{errors} errors; in the second half {late * MIB / (requests - marks[half][0]):+.0f} bytes a request")
+    return errors == 0 and late < marks[half][1] * FLAT
 
 
 async def _ask(target: Target, requests: int, workers: int = 64) -> int:
