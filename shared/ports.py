@@ -37,7 +37,7 @@ class ModelProvider(Protocol):
     """One protocol that model providers speak. Failures are values; only cancellation is raised."""
 
     async def complete(self, call: Call) -> Completion | Failed:
-        """Ask for a whole answer (chat or embeddings)."""
+        """Ask for a whole answer (chat or embeddings), for at most ``call.timeouts.whole`` seconds."""
         ...
 
     def stream(self, call: Call) -> AsyncGenerator[Chunk | Failed, None]:

@@ -10,7 +10,7 @@ from datetime import date
 from decimal import Decimal
 
 from shared.core.chat import Chunk, Completion, InferenceRequest, Operation, Requirements, Usage
-from shared.core.failures import Failed
+from shared.core.failures import Failed, FailureKind
 from shared.core.registry import (
     Deployment,
     FailoverPolicy,
@@ -86,7 +86,9 @@ class ScriptedProvider:
         step = self._next(call)
         if isinstance(step, Hang):
             try:
-                await asyncio.Event().wait()
+                await asyncio.wait_for(asyncio.Event().wait(), call.timeouts.whole)
+            except TimeoutError:
+                return Failed(FailureKind.TIMEOUT, "it hung")
             finally:
                 self.closed_early.append(call.deployment.id)
         assert not isinstance(step, list | Hang)
