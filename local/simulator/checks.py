@@ -9,6 +9,8 @@ from typing import Any, Final, NoReturn
 from local.simulator.protocol import Problem, RefusedError, refuse
 
 _REASONING: Final = re.compile(r"^(?:[\w.-]+/)?(?:gpt-5|gpt-6|o\d)(?!.*chat)", re.IGNORECASE)
+_WHEN_ASKED: Final = re.compile(r"^(?:[\w.-]+/)?gpt-5\.[1-4]", re.IGNORECASE)
+"""Reasoning models whose effort is `none` unless the request says otherwise; until then they sample as others do."""
 
 _NUMBERS: Final[Mapping[str, tuple[float, float]]] = {
     "temperature": (0, 2),
@@ -63,7 +65,7 @@ def check_fields(payload: Mapping[str, Any]) -> None:
             _refuse_type(name, "a boolean", payload[name])
 
 
-def check_reasoning(payload: Mapping[str, Any]) -> None:
+def check_reasoning(model: str, payload: Mapping[str, Any]) -> None:
     """Refuse what reasoning models refuse; call it for those models only."""
     if payload.get("max_tokens") is not None:
         refuse(
@@ -71,6 +73,8 @@ def check_reasoning(payload: Mapping[str, Any]) -> None:
             param="max_tokens",
             code="unsupported_parameter",
         )
+    if _WHEN_ASKED.match(model) and payload.get("reasoning_effort") in {None, "none"}:
+        return
     for name, accepted in _REASONING_DEFAULTS.items():
         if payload.get(name) is not None and payload[name] not in accepted:
             refuse(

@@ -47,7 +47,7 @@ def ask_of(received: Received) -> Ask:
     messages = _messages(payload)
     thinks = reasons(model)
     if thinks:
-        check_reasoning(payload)
+        check_reasoning(model, payload)
     counted = count_tokens(messages) + _tool_tokens(payload)
     check_context(counted, settings.context_window)
     last = messages[-1]

@@ -190,6 +190,15 @@ async def test_reasoning_model(openai: AsyncOpenAI) -> None:
     assert starved.usage.completion_tokens == 20
 
 
+async def test_models_that_reason_only_when_asked_sample_until_then(openai: AsyncOpenAI) -> None:
+    """GPT-5.1 to 5.4 take a temperature while their effort is none, which it is unless the request says otherwise."""
+    for asked in ({}, {"reasoning_effort": "none"}):
+        answer = await openai.chat.completions.create(model="gpt-5.4-mini", messages=HELLO, temperature=0.2, extra_body=asked)
+        assert answer.choices[0].message.content
+    with pytest.raises(BadRequestError, match="temperature"):
+        await openai.chat.completions.create(model="gpt-5.4-mini", messages=HELLO, temperature=0.2, reasoning_effort="low")
+
+
 async def test_prompt_cache_and_tier(openai: AsyncOpenAI) -> None:
     """A long prompt is read from the cache the second time; the service tier is echoed."""
     long: Any = [{"role": "system", "content": "rule " * 2000}, *HELLO]
