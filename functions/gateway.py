@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import time
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("switchyard.edge")
 
 REFRESH_SECONDS: Final = 2.0
+GC_THRESHOLDS: Final = (50_000, 20, 100)
+"""Requests make few cycles: the collector's default of 700 allocations costs a tenth of the throughput."""
 
 
 class Holder:
@@ -70,7 +73,16 @@ async def _open() -> Gateway:
     from shared import bootstrap, settings  # noqa: PLC0415 - adapters are loaded when the first request needs them
 
     environment = dict(os.environ)
-    return await bootstrap.open_gateway(settings.load(environment), environment=environment)
+    gateway = await bootstrap.open_gateway(settings.load(environment), environment=environment)
+    tune_collector()
+    return gateway
+
+
+def tune_collector() -> None:
+    """Leave what was made at the start alone, and look for cycles less often than Python does by itself."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 HOLDER: Final = Holder()
