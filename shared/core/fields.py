@@ -53,6 +53,13 @@ class Fields:
             return found
         return _wrong(name, "a number")
 
+    def find_fields(self, name: str) -> Fields | None:
+        """Return the fields of an object within, or None."""
+        found = self._values.get(name)
+        if found is None:
+            return None
+        return Fields(found) if isinstance(found, Mapping) else _wrong(name, "an object")
+
 
 def _missing(name: str) -> NoReturn:
     message = f"{name} is missing"

@@ -1,9 +1,10 @@
 """Writing usage down without making anybody wait, and reading it back.
 
 `UsageLog.record` puts the record in a queue; a task, started on demand and gone when the queue is empty, writes what has
-gathered in transactions of up to 100 rows. A request's rows are written together and only inserted: a retry of a write that
-had happened, or a second record of a request, finds the rows and changes nothing. While the store does not answer, records
-wait in memory; when too many wait, first traces and then whole records are given up, counted and reported in the log.
+gathered for `GATHER_SECONDS` (0.2 s) in transactions of up to 100 rows: that, and the time of the write, is what a process that
+is killed may lose. A request is one row and only inserted: a retry of a write that had happened, or a second record of a
+request, finds the row and changes nothing. While the store does not answer, records wait in memory; when too many wait, first
+traces and then whole records are given up, counted and reported in the log.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ from shared.ports import (
 )
 from shared.usage import rows
 from shared.usage.report import Sums, UsageQuery, UsageRow
-from shared.usage.rows import Place, StoredAttempt, StoredRequest
+from shared.usage.rows import Document, Place, StoredAttempt, StoredRequest
 
-GATHER_SECONDS: Final = 0.1
-"""How long records gather before they are written together: what a killed process may lose."""
+GATHER_SECONDS: Final = 0.2
+"""How long records gather before they are written together, unless more wait than are written at once. Each commit waits for
+the disk and takes Python's lock back and forth, so few are better; what gathers is what a killed process may lose."""
 MAX_BACKOFF_SECONDS: Final = 15.0
 MAX_TRACES: Final = 5_000
 """Records waiting with their traces; those that come later wait without."""
@@ -43,11 +45,11 @@ MAX_PENDING: Final = 50_000
 CLOSING_TRIES: Final = 5
 
 _GROUP: Final = 1_000
-_SLICE: Final = 25
+_SLICE: Final = 100
 """Records laid out before other tasks have their turn: about half a millisecond."""
 _MAX_WEIGHT: Final = 1_500_000
 """Bytes of one transaction, so that it stays under the 4 MiB Table Storage takes."""
-_ROW_WEIGHT: Final = 3_000
+_ROW_WEIGHT: Final = 1_000
 
 _log = logging.getLogger(__name__)
 
@@ -135,7 +137,10 @@ class UsageLog:
     async def _drain(self) -> None:
         failures = 0
         while self._pending:
-            await self._clock.sleep(self._backoff(failures) if failures else GATHER_SECONDS)
+            if failures:
+                await self._clock.sleep(self._backoff(failures))
+            elif len(self._pending) < _GROUP:
+                await self._clock.sleep(GATHER_SECONDS)
             try:
                 await self._write()
             except StorageUnavailableError as error:
@@ -166,30 +171,32 @@ class UsageLog:
         days: dict[str, None] = {}
         for number, record in enumerate(records, 1):
             place = rows.place_of(record.request_id)
-            found = self._laid_out(record, place)
-            if not found:
+            entity = self._laid_out(record, place)
+            if entity is None:
                 self._pending.pop(record.request_id, None)
                 continue
             days[place.day] = None
-            weight = sum(map(_weight, found))
-            batch = open_batches.setdefault(place.partition, _Batch())
-            if batch.ops and (len(batch.ops) + len(found) > MAX_TRANSACTION or batch.weight + weight > _MAX_WEIGHT):
+            weight = _weight(entity)
+            batch = open_batches.get(place.partition)
+            if batch is None:
+                batch = open_batches[place.partition] = _Batch()
+            elif len(batch.ops) >= MAX_TRANSACTION or batch.weight + weight > _MAX_WEIGHT:
                 complete.append(batch)
                 batch = open_batches[place.partition] = _Batch()
             batch.records.append(record)
-            batch.ops += [Op(Action.INSERT, entity) for entity in found]
+            batch.ops.append(Op(Action.INSERT, entity))
             batch.weight += weight
             if number % _SLICE == 0:
                 await asyncio.sleep(0)
         await self._announce(days)
         return [*complete, *open_batches.values()]
 
-    def _laid_out(self, record: RequestRecord, place: Place) -> list[Entity]:
+    def _laid_out(self, record: RequestRecord, place: Place) -> Entity | None:
         try:
-            return rows.entities(record, place)
+            return rows.entity(record, place)
         except (TypeError, ValueError, AttributeError) as error:
             self._drop(f"The usage record of {record.request_id:.60} can't be written: {type(error).__name__}")
-            return []
+            return None
 
     async def _announce(self, days: Iterable[str]) -> None:
         """Say which days have rows, before they have: a report looks only there."""
@@ -201,8 +208,8 @@ class UsageLog:
     async def _write_batch(self, batch: _Batch) -> StorageUnavailableError | None:
         try:
             if not await self._inserted(batch.ops):
-                for record in batch.records:
-                    await self._write_one(record)
+                for record, op in zip(batch.records, batch.ops, strict=True):
+                    await self._write_one(record, op)
         except StorageUnavailableError as error:
             return error
         for record in batch.records:
@@ -211,33 +218,20 @@ class UsageLog:
 
     async def _inserted(self, ops: list[Op]) -> bool:
         """Insert in one transaction; False when that can't be, for the sake of one of the rows."""
-        if len(ops) > MAX_TRANSACTION:
-            return False
         try:
-            if ops:
-                await self._table.transact(ops)
+            await self._table.transact(ops)
         except (EntityExistsError, InvalidEntityError):
             return False
         return True
 
-    async def _write_one(self, record: RequestRecord) -> None:
-        """Insert one request's rows, the request itself last; leave rows that are there as they are."""
-        found = self._laid_out(record, rows.place_of(record.request_id))
-        for at in range(0, len(found), MAX_TRANSACTION):
-            entities = found[at : at + MAX_TRANSACTION]
-            last = at + MAX_TRANSACTION >= len(found)
-            try:
-                await self._insert_mended(entities)
-            except EntityExistsError:
-                self.duplicates += last
-            except InvalidEntityError as error:
-                self._drop(f"The usage record of {record.request_id:.60} can't be stored: {error.message}")
-
-    async def _insert_mended(self, entities: list[Entity]) -> None:
+    async def _write_one(self, record: RequestRecord, op: Op) -> None:
+        """Insert one request; leave a row that is there as it is."""
         try:
-            await self._table.transact([Op(Action.INSERT, entity) for entity in entities])
-        except InvalidEntityError:
-            await self._table.transact([Op(Action.INSERT, rows.mended(entity)) for entity in entities])
+            await self._table.transact([op])
+        except EntityExistsError:
+            self.duplicates += 1
+        except InvalidEntityError as error:
+            self._drop(f"The usage record of {record.request_id:.60} can't be stored: {error.message}")
 
     def _drop(self, message: str) -> None:
         self.dropped += 1
@@ -252,16 +246,13 @@ class UsageLog:
         if waiting is not None:
             return StoredRequest(waiting, pending=True)
         place = rows.place_of(request_id)
-        request = await self._table.get(place.partition, place.request)
-        if request is None:
+        row = await self._table.get(place.partition, place.request)
+        if row is None:
             return None
-        start, end = place.attempts
-        attempts = [entity async for entity in self._table.query(place.partition, start=start, end=end)]
-        trace = await self._table.get(place.partition, place.trace)
         try:
-            return rows.stored_request(request, attempts, trace)
+            return rows.stored_request(rows.document(row))
         except ValueError as error:
-            message = f"The usage rows of {request_id:.60} are damaged: {error}."
+            message = f"The usage row of {request_id:.60} is damaged: {error}."
             raise StorageUnavailableError(message) from error
 
     async def rows(self, start: float, end: float) -> AsyncGenerator[StoredAttempt, None]:
@@ -269,24 +260,26 @@ class UsageLog:
 
         Within a day the order is that of the store. What still waits is written first. A damaged row is skipped and reported.
         """
-        async for entity in self._entities(rows.ATTEMPT, start, end):
+        async for entity, found in self._documents(start, end):
             try:
-                yield rows.stored_attempt(entity)
+                attempts = rows.stored_attempts(found)
             except ValueError as error:
                 _damaged(entity, error)
+                continue
+            for attempt in attempts:
+                yield attempt
 
     async def report(self, query: UsageQuery) -> list[UsageRow]:
         """Add up usage; what still waits is written first. Raise `InvalidRequestError` for a query that makes no sense."""
         sums = Sums(query)
-        for kind, add in ((rows.REQUEST, sums.add_request), (rows.ATTEMPT, sums.add_attempt)):
-            async for entity in self._entities(kind, query.start, query.end):
-                try:
-                    add(entity.properties)
-                except ValueError as error:
-                    _damaged(entity, error)
+        async for entity, found in self._documents(query.start, query.end):
+            try:
+                sums.add(found)
+            except ValueError as error:
+                _damaged(entity, error)
         return sums.rows()
 
-    async def _entities(self, kind: str, start: float, end: float) -> AsyncGenerator[Entity, None]:
+    async def _documents(self, start: float, end: float) -> AsyncGenerator[tuple[Entity, Document], None]:
         first, beyond = _bounds(start, end)
         with contextlib.suppress(StorageUnavailableError):  # if it is, reading says so
             await self.flush()
@@ -295,17 +288,22 @@ class UsageLog:
             dated = day != rows.UNDATED
             if dated and not rows.day_of(first) <= day <= rows.day_of(beyond):
                 continue
-            lower = kind + (ids.lowest(first) if dated else "")
-            upper = kind + (ids.lowest(beyond) if dated else "~")
+            lower = rows.REQUEST + (ids.lowest(first) if dated else "")
+            upper = rows.REQUEST + (ids.lowest(beyond) if dated else "~")
             for partition in rows.partitions_of(day):
                 async for entity in self._table.query(partition, start=lower, end=upper):
-                    if dated or first <= _requested_at(entity) < beyond:
-                        yield entity
+                    try:
+                        found = rows.document(entity)
+                    except ValueError as error:
+                        _damaged(entity, error)
+                        continue
+                    if dated or first <= _requested_at(found) < beyond:
+                        yield entity, found
 
 
-def _requested_at(entity: Entity) -> float:
-    found = entity.properties.get("requested_at")
-    return found if isinstance(found, int | float) else -1.0
+def _requested_at(found: Document) -> float:
+    moment = found.get("started_at")
+    return moment if isinstance(moment, int | float) else -1.0
 
 
 def _bounds(start: float, end: float) -> tuple[float, float]:
@@ -317,9 +315,7 @@ def _bounds(start: float, end: float) -> tuple[float, float]:
 
 
 def _weight(entity: Entity) -> int:
-    if not entity.row.startswith(rows.TRACE):
-        return _ROW_WEIGHT
-    return _ROW_WEIGHT + sum(2 * len(value) for value in entity.properties.values() if isinstance(value, str))
+    return _ROW_WEIGHT + sum([2 * len(value) for value in entity.properties.values() if isinstance(value, str)])
 
 
 def _damaged(entity: Entity, error: ValueError) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from shared.core import ids
 from shared.core.errors import InvalidRequestError
@@ -79,10 +79,23 @@ class UsageRow:
 
 
 _TOKENS: Final = ("input_tokens", "output_tokens", "cache_read", "cache_creation", "reasoning")
+_COMMON: Final = ("request_id", "key_id", "project", "operation", "original_model", "task")
+"""What an attempt shares with its request."""
+_NOTHING: Final = Fields({})
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What a request, or one attempt of it, adds to its group."""
+
+    group: tuple[str, ...]
+    counts: Mapping[str, int]
+    errors: Counter[str] = field(default_factory=Counter)
+    attempt_errors: Counter[str] = field(default_factory=Counter)
 
 
 class Sums:
-    """Adds up rows for one query. Rows are the properties of `shared.usage.rows`; a broken one is a `ValueError`."""
+    """Adds up requests for one query, each as the document in its row (see `shared.usage.rows`)."""
 
     def __init__(self, query: UsageQuery) -> None:
         self._readers = tuple(_reader(name) for name in query.group_by)
@@ -92,35 +105,42 @@ class Sums:
         self._counts: dict[tuple[str, ...], Counter[str]] = {}
         self._errors: dict[tuple[str, ...], tuple[Counter[str], Counter[str]]] = {}
 
-    def add_request(self, properties: Mapping[str, object]) -> None:
-        """Count a request's row."""
-        row = Fields(properties)
+    def add(self, request: Mapping[str, Any]) -> None:
+        """Count a request and its attempts, or nothing of it: a broken one is a `ValueError`."""
+        attempts = request["attempts"]
+        common = {name: request.get(name) for name in _COMMON}
+        shares = [self._request({**request, "provider": attempts[-1].get("provider") if attempts else None})]
+        shares += [self._attempt({**common, **attempt, "requested_at": request.get("started_at")}) for attempt in attempts]
+        for share in shares:
+            if share is None:
+                continue
+            if share.group not in self._counts:
+                self._counts[share.group] = Counter()
+                self._errors[share.group] = (Counter(), Counter())
+            self._counts[share.group].update(share.counts)
+            self._errors[share.group][0].update(share.errors)
+            self._errors[share.group][1].update(share.attempt_errors)
+
+    def _request(self, properties: Mapping[str, object]) -> _Share | None:
+        row = Fields({**properties, "requested_at": properties.get("started_at")})
         outcome = row.text("outcome")
         group = self._group(row)
-        if group is not None:
-            self._counts[group]["requests"] += 1
-            if outcome != SUCCEEDED:
-                self._errors[group][0][outcome] += 1
+        if group is None:
+            return None
+        return _Share(group, {"requests": 1}, errors=Counter() if outcome == SUCCEEDED else Counter([outcome]))
 
-    def add_attempt(self, properties: Mapping[str, object]) -> None:
-        """Count an attempt's row."""
+    def _attempt(self, properties: Mapping[str, object]) -> _Share | None:
         row = Fields(properties)
         outcome = row.text("outcome")
         cost = row.find_whole("cost")
-        tokens = [(name, row.find_whole(name) or 0) for name in _TOKENS]
         exact = row.flag("exact")
+        usage = row.find_fields("usage") or _NOTHING
+        counts = {name: usage.find_whole(name) or 0 for name in _TOKENS}
         group = self._group(row)
         if group is None:
-            return
-        counts = self._counts[group]
-        counts["attempts"] += 1
-        for name, count in tokens:
-            counts[name] += count
-        counts["cost"] += cost or 0
-        counts["cost_unknown"] += cost is None
-        counts["underestimates"] += not exact
-        if outcome != SUCCEEDED:
-            self._errors[group][1][outcome] += 1
+            return None
+        counts |= {"attempts": 1, "cost": cost or 0, "cost_unknown": int(cost is None), "underestimates": int(not exact)}
+        return _Share(group, counts, attempt_errors=Counter() if outcome == SUCCEEDED else Counter([outcome]))
 
     def rows(self) -> list[UsageRow]:
         """Return the sums, ordered by their groups."""
@@ -138,11 +158,7 @@ class Sums:
         for read, wanted in self._filters:
             if read(row) != wanted:
                 return None
-        group = tuple(read(row) for read in self._readers)
-        if group not in self._counts:
-            self._counts[group] = Counter()
-            self._errors[group] = (Counter(), Counter())
-        return group
+        return tuple(read(row) for read in self._readers)
 
 
 def _reader(name: str) -> Callable[[Fields], str]:

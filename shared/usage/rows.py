@@ -1,23 +1,24 @@
-"""How a request is laid out in the table ``usage``: one row for it, one per attempt, one for its trace, written together.
+"""How a request is laid out in the table ``usage``: one row, which holds it with its attempts and its trace as one JSON text.
 
 A request belongs to the UTC day its id was made. A day is spread over `SHARDS` partitions by the id's last letter, because one
-partition of Table Storage takes 2,000 rows a second and a request is three; the whole account takes 20,000, so more shards
-would only make transactions smaller. Within a partition the kinds are apart, each ordered by id and therefore by time: a
-report reads attempts without dragging traces along, and asks for just its range of time.
+partition of Table Storage takes 2,000 rows a second; more shards would only make transactions smaller. Within a partition rows
+are ordered by id and therefore by time: a report asks for just its range of time.
 
-    2026-11-22-5   a~req_01K…~001   an attempt
-                   r~req_01K…       the request
-                   t~req_01K…       its trace
+    2026-11-22-5   r~req_01K…       the request: ``json00`` and, if it is long, ``json01`` and so on
     days           2026-11-22       that day has rows; made before the first of them
 
 An id that is not ours has no time: it goes to the day ``undated``, under its hash.
+
+The text is what orjson makes of the record as it is, in one go: this is on every request's way. What it refuses (integers over
+64 bits, half an emoji) or what is too long for a row is mended first. JSON has no NaN: a number that is null was none.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
@@ -28,22 +29,27 @@ from shared.core import ids
 from shared.core.chat import Operation, Usage
 from shared.core.fields import Fields
 from shared.core.records import AttemptRecord, RequestRecord
-from shared.ports import Entity, Value
+from shared.ports import Entity
 
 TABLE: Final = "usage"
 DAYS: Final = "days"
 UNDATED: Final = "undated"
-SHARDS: Final = 8
+SHARDS: Final = 4
 
-ATTEMPT: Final = "a~"
 REQUEST: Final = "r~"
-TRACE: Final = "t~"
 
 _CHUNK: Final = 30_000
-"""UTF-16 units of trace per property: 60 KB of the 64 that fit."""
+"""UTF-16 units of text per property: 60 KB of the 64 that fit."""
+_MAX_TEXT: Final = 480_000
+"""UTF-16 units of all of a row: 0.96 of the 1 MiB that fits."""
 _MAX_TRACE: Final = 360_000
 _HEAD: Final = 20_000
+_MEND_TO: Final = (4_000, 200, 20)
+"""Characters that a text of a request is cut to when it does not fit otherwise."""
 _INT64: Final = (1 << 63) - 1
+
+Document = Mapping[str, Any]
+"""What a row's text says: the fields of a `RequestRecord`, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +64,6 @@ class Place:
     def request(self) -> str:
         """The key of its row."""
         return REQUEST + self.name
-
-    @property
-    def trace(self) -> str:
-        """The key of its trace."""
-        return TRACE + self.name
-
-    @property
-    def attempts(self) -> tuple[str, str]:
-        """The range of its attempts."""
-        return f"{ATTEMPT}{self.name}~", f"{ATTEMPT}{self.name}~~"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,85 +128,23 @@ def _day(days: int) -> str:
 # ---- to rows ---------------------------------------------------------------------------------------------------------
 
 
-def entities(record: RequestRecord, place: Place) -> list[Entity]:
-    """Return the rows of a request: its attempts, itself, its trace."""
-    common: dict[str, Value] = {
-        "request_id": record.request_id,
-        "key_id": record.key_id,
-        "project": record.project,
-        "operation": str(record.operation),
-        "original_model": record.original_model,
-        "task": record.task,
-        "stream": record.stream,
-        "simulated": record.simulated,
-        "requested_at": record.started_at,
-    }
-    found = [
-        Entity(place.partition, f"{ATTEMPT}{place.name}~{number:03}", {**common, **_attempt(attempt)})
-        for number, attempt in enumerate(record.attempts, 1)
-    ]
-    found.append(Entity(place.partition, place.request, {**common, **_request(record)}))
-    if record.trace:
-        found.append(Entity(place.partition, place.trace, _trace(record.trace)))
-    return found
-
-
-def _request(record: RequestRecord) -> dict[str, Value]:
-    found: dict[str, Value | None] = {
-        "duration_ms": record.duration_ms,
-        "outcome": record.outcome,
-        "model": record.model,
-        "deployment": record.deployment,
-        "provider": record.attempts[-1].provider if record.attempts else None,
-        "first_content_ms": record.first_content_ms,
-        "cost": record.cost,
-        "exact": record.exact,
-        "attempts": len(record.attempts),
-    }
-    return _present(found)
-
-
-def _attempt(attempt: AttemptRecord) -> dict[str, Value]:
-    found: dict[str, Value | None] = {
-        "number": attempt.number,
-        "deployment": attempt.deployment,
-        "model": attempt.model,
-        "provider": attempt.provider,
-        "region": attempt.region,
-        "started_at": attempt.started_at,
-        "duration_ms": attempt.duration_ms,
-        "first_content_ms": attempt.first_content_ms,
-        "outcome": attempt.outcome,
-        "status": attempt.status,
-        "cost": attempt.cost,
-        "exact": attempt.exact,
-        "response_model": attempt.response_model,
-        "provider_request_id": attempt.provider_request_id,
-        "message": attempt.message,
-    }
-    usage = attempt.usage
-    if usage is not None:
-        found["input_tokens"] = usage.input_tokens
-        found["output_tokens"] = usage.output_tokens
-        found["cache_read"] = usage.cache_read
-        found["cache_creation"] = usage.cache_creation
-        found["reasoning"] = usage.reasoning
-        found["service_tier"] = usage.service_tier
-        found["usage_exact"] = usage.exact
-    return _present(found)
-
-
-def _present(found: Mapping[str, Value | None]) -> dict[str, Value]:
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _trace(trace: Mapping[str, Any]) -> dict[str, Value]:
+def entity(record: RequestRecord, place: Place) -> Entity:
+    """Return the row of a request; raise `TypeError`, `ValueError` or `AttributeError` for what is no record."""
+    for attempt in record.attempts:
+        if type(attempt) is not AttemptRecord:
+            message = "An attempt of it is none."
+            raise TypeError(message)
     try:
-        text = orjson.dumps(trace, option=orjson.OPT_NON_STR_KEYS).decode()
-    except TypeError as error:
-        text = orjson.dumps({"truncated": True, "reason": f"not JSON: {type(error).__name__}"}).decode()
-    if _units(text) > _MAX_TRACE:
-        text = orjson.dumps({"truncated": True, "characters": len(text), "head": text[:_HEAD]}).decode()
+        data = orjson.dumps(record)
+    except TypeError:
+        return Entity(place.partition, place.request, _chunks(_mended(record)))
+    text = data.decode()
+    if len(data) <= _CHUNK:  # bytes are never fewer than UTF-16 units
+        return Entity(place.partition, place.request, {"json00": text})
+    return Entity(place.partition, place.request, _chunks(text if _units(text) <= _MAX_TEXT else _mended(record)))
+
+
+def _chunks(text: str) -> dict[str, str]:
     step = _CHUNK if text.isascii() else _CHUNK // 2
     return {f"json{at // step:02}": text[at : at + step] for at in range(0, len(text), step)}
 
@@ -219,26 +153,64 @@ def _units(text: str) -> int:
     return len(text) if text.isascii() else 2 * len(text)
 
 
-def mended(entity: Entity) -> Entity:
-    """Return the row with what Table Storage can't hold made to fit: a provider may send numbers and texts of any size."""
-    return Entity(entity.partition, entity.row, {name: _mended(value) for name, value in entity.properties.items()})
+def _mended(record: RequestRecord) -> str:
+    """Return the text of a record with what can't be kept made to fit: a provider may send numbers and texts of any size."""
+    trace = orjson.Fragment(_trace(record.trace))
+    for limit in _MEND_TO:
+        mended = {one.name: _fitting(getattr(record, one.name), limit) for one in fields(record) if one.name != "trace"}
+        text = orjson.dumps({**mended, "trace": trace}).decode()
+        if _units(text) <= _MAX_TEXT:
+            return text
+        trace = orjson.Fragment(b'{"truncated":true,"reason":"the request is too long"}')
+    message = "It has too many attempts for a row."
+    raise ValueError(message)
 
 
-def _mended(value: Value) -> Value:
+def _trace(trace: Mapping[str, Any]) -> str:
+    try:
+        text = orjson.dumps(trace, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError as error:
+        return orjson.dumps({"truncated": True, "reason": f"not JSON: {type(error).__name__}"}).decode()
+    if _units(text) > _MAX_TRACE:
+        return orjson.dumps({"truncated": True, "characters": len(text), "head": text[:_HEAD]}).decode()
+    return text
+
+
+def _fitting(value: object, limit: int) -> object:
     if isinstance(value, str):
-        text = value.encode("utf-8", "replace").decode()
-        return text[:_CHUNK] if text.isascii() else text[: _CHUNK // 2]
+        return value.encode("utf-8", "replace").decode()[:limit]
     if isinstance(value, int) and not isinstance(value, bool):
         return max(-_INT64, min(value, _INT64))
+    if isinstance(value, tuple):
+        return [_fitting(one, limit) for one in value]
+    if is_dataclass(value):
+        return {one.name: _fitting(getattr(value, one.name), limit) for one in fields(value)}
     return value
 
 
 # ---- from rows -------------------------------------------------------------------------------------------------------
 
 
-def stored_request(request: Entity, attempts: list[Entity], trace: Entity | None) -> StoredRequest:
-    """Return the request from its rows; raise `ValueError` when they can't be one."""
-    row = Fields(request.properties)
+def document(row: Entity) -> Document:
+    """Return what a row says; raise `ValueError` when it says nothing that could be a request."""
+    properties = Fields(row.properties)
+    found = orjson.loads("".join([properties.text(name) for name in sorted(row.properties)]))
+    if not isinstance(found, dict) or not isinstance(found.get("attempts"), list):
+        message = "it is not a request"
+        raise ValueError(message)  # noqa: TRY004 - the row is wrong, not a caller's type
+    if not all(isinstance(attempt, dict) for attempt in found["attempts"]):
+        message = "an attempt is not an object"
+        raise ValueError(message)
+    return found
+
+
+def stored_request(found: Document) -> StoredRequest:
+    """Return the request that a row's document is; raise `ValueError` when it can't be one."""
+    row = Fields(found)
+    trace = found.get("trace")
+    if not isinstance(trace, dict):
+        message = "the trace is not an object"
+        raise ValueError(message)  # noqa: TRY004 - as above
     record = RequestRecord(
         request_id=row.text("request_id"),
         key_id=row.text("key_id"),
@@ -247,31 +219,48 @@ def stored_request(request: Entity, attempts: list[Entity], trace: Entity | None
         original_model=row.text("original_model"),
         task=row.text("task"),
         stream=row.flag("stream"),
-        started_at=row.number("requested_at"),
-        duration_ms=row.number("duration_ms"),
+        started_at=_number(row, "started_at"),
+        duration_ms=_number(row, "duration_ms"),
         outcome=row.text("outcome"),
-        attempts=tuple(stored_attempt(entity).attempt for entity in attempts),
+        attempts=tuple(_attempt(Fields(attempt)) for attempt in found["attempts"]),
         model=row.find_text("model"),
         deployment=row.find_text("deployment"),
         first_content_ms=row.find_number("first_content_ms"),
         cost=row.find_whole("cost"),
         exact=row.flag("exact"),
         simulated=row.flag("simulated"),
-        trace={} if trace is None else _read_trace(trace),
+        trace=trace,
     )
     return StoredRequest(record)
 
 
-def stored_attempt(entity: Entity) -> StoredAttempt:
-    """Return the attempt in a row; raise `ValueError` when there is none."""
-    row = Fields(entity.properties)
-    attempt = AttemptRecord(
+def stored_attempts(found: Document) -> list[StoredAttempt]:
+    """Return the attempts of the request that a row's document is; raise `ValueError` when it can't be one."""
+    record = stored_request(found).record
+    return [
+        StoredAttempt(
+            request_id=record.request_id,
+            key_id=record.key_id,
+            project=record.project,
+            operation=record.operation.value,
+            original_model=record.original_model,
+            task=record.task,
+            stream=record.stream,
+            simulated=record.simulated,
+            attempt=attempt,
+        )
+        for attempt in record.attempts
+    ]
+
+
+def _attempt(row: Fields) -> AttemptRecord:
+    return AttemptRecord(
         number=row.whole("number"),
         deployment=row.text("deployment"),
         model=row.text("model"),
         provider=row.text("provider"),
-        started_at=row.number("started_at"),
-        duration_ms=row.number("duration_ms"),
+        started_at=_number(row, "started_at"),
+        duration_ms=_number(row, "duration_ms"),
         outcome=row.text("outcome"),
         region=row.find_text("region"),
         status=row.find_whole("status"),
@@ -283,42 +272,23 @@ def stored_attempt(entity: Entity) -> StoredAttempt:
         provider_request_id=row.find_text("provider_request_id"),
         message=row.find_text("message"),
     )
-    return StoredAttempt(
-        request_id=row.text("request_id"),
-        key_id=row.text("key_id"),
-        project=row.text("project"),
-        operation=row.text("operation"),
-        original_model=row.text("original_model"),
-        task=row.text("task"),
-        stream=row.flag("stream"),
-        simulated=row.flag("simulated"),
-        attempt=attempt,
-    )
 
 
-def _usage(row: Fields) -> Usage | None:
-    input_tokens = row.find_whole("input_tokens")
-    if input_tokens is None:
+def _usage(attempt: Fields) -> Usage | None:
+    row = attempt.find_fields("usage")
+    if row is None:
         return None
     return Usage(
-        input_tokens=input_tokens,
+        input_tokens=row.whole("input_tokens"),
         output_tokens=row.whole("output_tokens"),
         cache_read=row.whole("cache_read"),
         cache_creation=row.whole("cache_creation"),
         reasoning=row.whole("reasoning"),
         service_tier=row.find_text("service_tier"),
-        exact=row.flag("usage_exact"),
+        exact=row.flag("exact"),
     )
 
 
-def _read_trace(entity: Entity) -> Mapping[str, Any]:
-    found = orjson.loads("".join(_chunks(entity)))
-    if not isinstance(found, dict):
-        message = "the trace is not an object"
-        raise ValueError(message)  # noqa: TRY004 - the row is wrong, not a caller's type
-    return found
-
-
-def _chunks(entity: Entity) -> Iterator[str]:
-    for name in sorted(entity.properties):
-        yield Fields(entity.properties).text(name)
+def _number(row: Fields, name: str) -> float:
+    found = row.find_number(name)
+    return math.nan if found is None else found

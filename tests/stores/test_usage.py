@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import math
 from collections.abc import Callable
@@ -145,7 +146,7 @@ async def test_transactions_are_full_but_never_too_large(log: UsageLog, weather:
     await log.flush()
 
     assert max(weather.sizes) <= 100
-    assert weather.writes < 900 * 3 / 100 + 2 * 8
+    assert weather.writes <= 900 / 100 + 2 * 4 + 1
 
 
 # ---- once ------------------------------------------------------------------------------------------------------------
@@ -294,7 +295,11 @@ async def test_broken_values_are_mended_and_harm_nobody(log: UsageLog, record: R
     stored = await log.find(odd.request_id)
     assert stored is not None
     assert stored.attempts[0].cost == 2**63 - 1
-    assert (await total(log)).requests == 3
+    assert stored.attempts[0].usage == Usage(2**63 - 1, 1 - 2**63)
+    assert math.isnan(stored.record.duration_ms)
+    assert stored.attempts[1].provider_request_id == "\x00"
+    assert stored.trace == odd.trace
+    assert ((await total(log)).requests, (await total(log)).attempts) == (3, 4)
     assert log.dropped == 0
 
 
@@ -308,8 +313,8 @@ async def test_what_is_no_record_is_dropped_alone(log: UsageLog, record: Record)
     assert log.dropped == 2
 
 
-async def test_more_attempts_than_a_transaction_holds(log: UsageLog, record: Record, attempt: Attempt) -> None:
-    """A request with hundreds of attempts is written whole, and once."""
+async def test_more_attempts_than_a_property_holds(log: UsageLog, record: Record, attempt: Attempt) -> None:
+    """A request with hundreds of attempts is one row of many properties, written whole, and once."""
     one = record(attempts=tuple(attempt(number) for number in range(1, 251)))
     for _ in range(2):
         log.record(one)
@@ -337,6 +342,23 @@ async def test_an_id_that_is_not_ours_is_accounted_too(log: UsageLog, record: Re
         0,
         [request_id.encode("utf-8", "replace").decode()],
     )
+
+
+async def test_too_much_for_a_row_is_cut_until_it_fits(log: UsageLog, record: Record, attempt: Attempt) -> None:
+    """A request that is too long loses its trace and the ends of its texts, never an attempt or an amount."""
+    many = tuple(attempt(number, message="x" * 10_000) for number in range(1, 201))
+    one = record(attempts=many, trace={"note": "a" * 300_000})
+    log.record(one)
+    await log.flush()
+
+    stored = await log.find(one.request_id)
+
+    assert stored is not None
+    assert stored.trace["truncated"] is True
+    assert [(found.number, found.cost, found.usage) for found in stored.attempts] == [
+        (made.number, made.cost, made.usage) for made in many
+    ]
+    assert log.dropped == 0
 
 
 # ---- reports ---------------------------------------------------------------------------------------------------------
@@ -413,23 +435,35 @@ async def test_a_question_that_makes_no_sense_is_refused(log: UsageLog) -> None:
 async def test_a_damaged_row_is_left_out_and_reported(
     log: UsageLog, tables: Tables, record: Record, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One row that somebody broke does not hide the others, and is not passed over in silence."""
-    one, two = record(), record()
-    for each in (one, two):
-        log.record(each)
+    """Rows that somebody broke do not hide the others, count not even in part, and are not passed over in silence."""
+    good = record()
+    log.record(good)
     await log.flush()
-    place = place_of(one.request_id)
-    attempt_row = place.attempts[0] + "001"
-    for row, properties in ((place.request, {"outcome": 5}), (attempt_row, {"cost": "much", "outcome": "succeeded"})):
-        await tables.table("usage").transact([Op(Action.UPSERT, Entity(place.partition, row, properties))])
+    plain = {"outcome": "succeeded", "attempts": [{"outcome": "succeeded", "cost": 1, "exact": True}]}
+    for broken in (
+        {"json00": "{"},
+        {"json00": 5},
+        {"json00": "[]"},
+        {"json00": '{"attempts": [1]}'},
+        {"json00": json.dumps({**plain, "outcome": 5})},
+        {"json00": json.dumps({**plain, "attempts": [*plain["attempts"], {"outcome": "succeeded", "cost": "much"}]})},
+        {"json00": json.dumps({**plain, "attempts": [{"outcome": "succeeded", "usage": {"input_tokens": "many"}}]})},
+        {"json00": json.dumps({**plain, "attempts": [{"outcome": "succeeded", "usage": 5}]})},
+        {},
+    ):
+        caplog.clear()
+        one = record()
+        place = place_of(one.request_id)
+        await tables.table("usage").transact([Op(Action.UPSERT, Entity(place.partition, place.request, broken))])
 
-    found = await total(log)
+        found = await total(log)
 
-    assert (found.requests, found.attempts) == (1, 1)
-    assert [row.request_id async for row in log.rows(0, math.inf)] == [two.request_id]
-    assert caplog.text.count("damaged") == 3
-    with pytest.raises(StorageUnavailableError, match="damaged"):
-        await log.find(one.request_id)
+        assert (found.requests, found.attempts) == (1, 1), broken
+        assert [row.request_id async for row in log.rows(0, math.inf)] == [good.request_id]
+        assert caplog.text.count("damaged") == 2
+        with pytest.raises(StorageUnavailableError, match="damaged"):
+            await log.find(one.request_id)
+        await tables.table("usage").transact([Op(Action.DELETE, Entity(place.partition, place.request, etag="*"))])
 
 
 async def test_a_request_nobody_made_is_not_found(log: UsageLog) -> None:

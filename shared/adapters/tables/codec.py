@@ -21,8 +21,8 @@ _MARK: Final = ':{"$'
 def encode(properties: Mapping[str, Value]) -> str:
     """Return checked properties as text."""
     text = orjson.dumps(properties, default=_bytes).decode()
-    # orjson writes NaN and infinities as null. A text with that word in it takes the slow way too, which is right as well.
-    if "null" in text:
+    # orjson writes NaN and infinities as null.
+    if "null" in text and any(isinstance(value, float) and (value - value) != 0 for value in properties.values()):
         text = orjson.dumps({name: _wrapped(value) for name, value in properties.items()}).decode()
     return text
 
