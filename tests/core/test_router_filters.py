@@ -25,8 +25,6 @@ from tests.routing_fakes import (
 )
 
 OPEN = DeploymentHealth(breaker=BreakerState.OPEN, admits_in=9.0)
-PAUSED = DeploymentHealth(breaker=BreakerState.OPEN, admits_in=30.0, cooling=True)
-BRIEFLY = DeploymentHealth(breaker=BreakerState.OPEN, admits_in=1.0, cooling=True)
 
 
 # ---- who is left out -------------------------------------------------------------------------------------------------
