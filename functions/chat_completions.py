@@ -95,20 +95,25 @@ class StreamSource:
 
 
 async def _events(source: StreamSource, *, usage_wanted: bool, shape: Shape) -> AsyncGenerator[bytes, None]:
-    """Yield the stream's events. The chunk with the usage comes last, with what the request cost, to those who asked."""
+    """Yield the stream's events, those that came together in one piece: each piece costs a write of its own.
+
+    The chunk with the usage comes last, with what the request cost, to those who asked.
+    """
     stream = await source.opened()
     last: dict[str, Any] = {"object": "chat.completion.chunk", "created": int(time.time()), "usage": None}
-    async for chunk in stream:
-        payload = chunk.payload
-        if chunk.usage is not None and not payload.get("choices"):
-            last = payload
-            continue
-        if not usage_wanted and "usage" in payload:
-            payload = {name: value for name, value in payload.items() if name != "usage"}
-        yield event(shape(payload))
-    if usage_wanted:
-        yield event(_summary(stream, shape(last)))
-    yield DONE
+    async for batch in stream.batches:
+        piece: list[bytes] = []
+        for chunk in batch:
+            payload = chunk.payload
+            if chunk.usage is not None and not payload.get("choices"):
+                last = payload
+                continue
+            if not usage_wanted and "usage" in payload:
+                payload = {name: value for name, value in payload.items() if name != "usage"}
+            piece.append(event(shape(payload)))
+        if piece:
+            yield b"".join(piece)
+    yield event(_summary(stream, shape(last))) + DONE if usage_wanted else DONE
 
 
 def _summary(stream: AnswerStream, payload: dict[str, Any]) -> dict[str, Any]:

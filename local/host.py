@@ -162,6 +162,7 @@ async def _serve(opened: Gateway, listener: socket.socket, lines: str) -> None:
             loop="uvloop",
             http=GuardedProtocol,
             ws="none",
+            proxy_headers=False,
             lifespan="off",
             access_log=False,
             log_config=None,

@@ -29,10 +29,10 @@ CHARACTERS_PER_TOKEN = 4
 
 @dataclass(slots=True)
 class Open:
-    """A stream whose first content event has arrived; ``opening`` are the events up to it."""
+    """A stream whose first content event has arrived; ``opening`` are the events up to it, and those that came with it."""
 
-    events: AsyncGenerator[Chunk | Failed, None]
-    opening: list[Chunk]
+    events: AsyncGenerator[list[Chunk | Failed], None]
+    opening: list[Chunk | Failed]
     sent: Sent
     first_content_at: float
 
@@ -110,7 +110,7 @@ class Execution:
             return sent
         call = self._call(step, sent.deployment, stream=True)
         events = self.gateway.providers[call.provider.kind].stream(call)
-        opening: list[Chunk] = []
+        opening: list[Chunk | Failed] = []
         result: Failed | None
         try:
             async with asyncio.timeout(call.timeouts.first_content):
@@ -338,11 +338,12 @@ class Seen:
         return replace(self, usage=None if self.usage is None else replace(self.usage, exact=False))
 
 
-async def _until_content(events: AsyncGenerator[Chunk | Failed, None], opening: list[Chunk]) -> Failed | None:
-    async for event in events:
-        if isinstance(event, Failed):
-            return event
-        opening.append(event)
-        if event.content:
-            return None
+async def _until_content(events: AsyncGenerator[list[Chunk | Failed], None], opening: list[Chunk | Failed]) -> Failed | None:
+    async for batch in events:
+        opening += batch
+        for event in batch:
+            if isinstance(event, Failed):
+                return event
+            if event.content:
+                return None
     return Failed(FailureKind.EMPTY_RESPONSE, "The stream ended without any content.")

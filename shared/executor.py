@@ -59,7 +59,7 @@ class Answer:
 
 
 class AnswerStream:
-    """A streamed answer from its first content event on. Iterate it once; always close it.
+    """A streamed answer from its first content event on. Iterate it once, by event or by ``batches``; always close it.
 
     Raises `StreamInterruptedError` when it breaks. ``cost`` is known once it has ended.
     """
@@ -75,39 +75,52 @@ class AnswerStream:
         self._stream = stream
         self._seen = Seen()
         self._ended = False
-        self._chunks = self._pump()
+        self.batches = self._pump()
 
     @property
     def cost(self) -> int | None:
         """Nano-USD over all attempts of the request, once it has ended; None before, or when not known."""
         return self._execution.cost if self._ended else None
 
-    def __aiter__(self) -> AsyncIterator[Chunk]:
-        return self._chunks
+    async def __aiter__(self) -> AsyncIterator[Chunk]:
+        async for batch in self.batches:
+            for chunk in batch:
+                yield chunk
 
     async def aclose(self) -> None:
         """Drop the provider's connection if the stream has not ended, and write down what went by."""
-        await self._chunks.aclose()
+        await self.batches.aclose()
         await self._stream.events.aclose()
         self._end(CANCELLED)
 
-    async def _pump(self) -> AsyncGenerator[Chunk, None]:
-        stream, seen = self._stream, self._seen
+    async def _pump(self) -> AsyncGenerator[list[Chunk], None]:
+        stream = self._stream
+        failed = None
         try:
-            for chunk in stream.opening:
-                seen.note(chunk)
-                yield chunk
-            async for event in stream.events:
-                if isinstance(event, Failed):
-                    self._end(Failed(FailureKind.INTERRUPTED, event.message, status=event.status))
-                    message = f"The answer was cut off: {event.message} What came before stands; ask again for the rest."
-                    raise StreamInterruptedError(message, code="stream_interrupted")
-                seen.note(event)
-                yield event
+            chunks, failed = self._taken(stream.opening)
+            yield chunks
+            while failed is None and (batch := await anext(stream.events, None)) is not None:
+                chunks, failed = self._taken(batch)
+                if chunks:
+                    yield chunks
+            if failed is not None:
+                self._end(Failed(FailureKind.INTERRUPTED, failed.message, status=failed.status))
+                message = f"The answer was cut off: {failed.message} What came before stands; ask again for the rest."
+                raise StreamInterruptedError(message, code="stream_interrupted")
             self._end(None)
         finally:
             self._end(CANCELLED)
             await stream.events.aclose()
+
+    def _taken(self, batch: list[Chunk | Failed]) -> tuple[list[Chunk], Failed | None]:
+        """Take note of what came together; return the events of the answer, and the failure that ended it."""
+        chunks: list[Chunk] = []
+        for event in batch:
+            if isinstance(event, Failed):
+                return chunks, event
+            self._seen.note(event)
+            chunks.append(event)
+        return chunks, None
 
     def _end(self, failed: Failed | None) -> None:
         if self._ended:

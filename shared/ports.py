@@ -40,10 +40,11 @@ class ModelProvider(Protocol):
         """Ask for a whole answer (chat or embeddings), for at most ``call.timeouts.whole`` seconds."""
         ...
 
-    def stream(self, call: Call) -> AsyncGenerator[Chunk | Failed, None]:
-        """Ask for a streamed answer. A `Failed` is always the last event; an end without one is a complete answer.
+    def stream(self, call: Call) -> AsyncGenerator[list[Chunk | Failed], None]:
+        """Ask for a streamed answer; yield the events that came together as one list, never an empty one, none held back.
 
-        Closing the generator, or cancelling it, closes the connection to the provider.
+        A `Failed` is always the very last event; an end without one is a complete answer. Closing the generator, or cancelling
+        it, closes the connection to the provider.
         """
         ...
 

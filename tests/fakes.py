@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
@@ -61,7 +61,8 @@ class Hang:
     """A step of a script: never answer."""
 
 
-Step = Completion | Failed | Hang | list[Chunk | Failed | Hang]
+Step = Completion | Failed | Hang | Sequence[Chunk | Failed | Hang | list[Chunk | Failed]]
+"""A list is a stream; a list in it are events that come together."""
 
 
 @dataclass
@@ -91,21 +92,21 @@ class ScriptedProvider:
                 return Failed(FailureKind.TIMEOUT, "it hung")
             finally:
                 self.closed_early.append(call.deployment.id)
-        assert not isinstance(step, list | Hang)
+        assert not isinstance(step, Sequence | Hang)
         return answer() if step is None else step
 
-    async def stream(self, call: Call) -> AsyncGenerator[Chunk | Failed, None]:
-        """Answer streamed."""
+    async def stream(self, call: Call) -> AsyncGenerator[list[Chunk | Failed], None]:
+        """Answer streamed: each event by itself, unless the script has it otherwise."""
         step = self._next(call)
         events = [step] if isinstance(step, Failed | Hang) else chunks("Hello") if step is None else step
-        assert isinstance(events, list)
+        assert isinstance(events, Sequence)
         done = False
         try:
             for event in events:
                 if isinstance(event, Hang):
                     await asyncio.Event().wait()
                 else:
-                    yield event
+                    yield event if isinstance(event, list) else [event]
             done = True
         finally:
             if not done:

@@ -257,6 +257,33 @@ async def test_a_stream_cut_after_content_is_an_error_and_an_underestimate(bench
     assert 10_000 + 2 * 2000 == stream.cost
 
 
+async def test_a_failure_in_one_packet_with_the_first_content_is_the_callers_after_the_content(bench: Make) -> None:
+    """Content commits, also when the cut came with it: nobody else is asked, and the text is passed on before the error."""
+    one = bench(registry("azure/sol", "openai/luna"))
+    one.provider.script("azure/sol", [[*_events(chunks("Hello")[:3]), failed(K.DISCONNECTED)]])
+    stream = await stream_of(one)
+    assert "He" == texts(await anext(stream.batches))
+    with pytest.raises(StreamInterruptedError):
+        await anext(stream.batches)
+    assert (1, "interrupted") == (len(one.provider.asked), one.record.attempts[0].outcome)
+
+
+async def test_a_failure_in_one_packet_with_the_last_content_comes_after_it(bench: Make) -> None:
+    """What came together is not lost with its failure."""
+    one = bench(registry("azure/sol"))
+    events = _events(chunks("Hello"))
+    one.provider.script("azure/sol", [*events[:2], [*events[2:6], failed(K.DISCONNECTED)]])
+    stream = await stream_of(one)
+    got = [texts(await anext(stream.batches)), texts(await anext(stream.batches))]
+    assert ["H", "ello"] == got
+    with pytest.raises(StreamInterruptedError):
+        await anext(stream.batches)
+
+
+def _events(script: list[Chunk | Failed | Hang]) -> list[Chunk | Failed]:
+    return [event for event in script if not isinstance(event, Hang)]
+
+
 @pytest.mark.parametrize("events_read", [0, 1, 4])
 async def test_a_client_that_leaves_a_stream_closes_it_and_pays_for_what_went_by(bench: Make, events_read: int) -> None:
     """Wherever it leaves, even before reading anything."""

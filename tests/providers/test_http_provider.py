@@ -92,7 +92,7 @@ async def collect(response: FakeResponse, call: Call) -> tuple[list[Chunk | Fail
     """Read a stream to its end."""
     transport = FakeTransport(response)
     provider = providers(transport, Tokens())[call.provider.kind]
-    return [item async for item in provider.stream(call)], transport
+    return [item async for batch in provider.stream(call) for item in batch], transport
 
 
 async def headers_of(call: Call) -> Mapping[str, str]:
@@ -207,6 +207,13 @@ async def test_a_stream_has_a_cap(monkeypatch: pytest.MonkeyPatch) -> None:
     assert last.kind is K.RESPONSE_TOO_LARGE
 
 
+async def test_events_that_came_together_travel_together() -> None:
+    """One list for each piece of the body that completes an event: nothing is held back, no list is empty."""
+    response = stream_of(EVENT + EVENT, EVENT[:9], EVENT[9:] + END)
+    stream = providers(FakeTransport(response), Tokens())[ProviderKind.OPENAI_COMPATIBLE].stream(call(stream=True))
+    assert [len(batch) async for batch in stream] == [2, 2]
+
+
 async def test_leaving_a_stream_closes_the_response() -> None:
     """The transport then drops the connection."""
     response = stream_of(EVENT, EVENT, END)
@@ -232,7 +239,7 @@ async def test_what_a_protocol_cannot_carry_is_never_sent() -> None:
     transport = FakeTransport(FakeResponse())
     provider = providers(transport, Tokens())[ProviderKind.ANTHROPIC]
     found = await provider.complete(bad)
-    streamed = [item async for item in provider.stream(bad)]
+    streamed = [item async for batch in provider.stream(bad) for item in batch]
     assert isinstance(found, Failed)
     assert (found.kind, found.param) == (K.INVALID_REQUEST, "n")
     assert streamed == [found]

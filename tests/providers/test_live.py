@@ -82,7 +82,7 @@ def ask(simulator: Simulator, make_call: MakeCall) -> MakeCall:
 async def collect(transport: HttpTransport, call: Call) -> list[Chunk | Failed]:
     """Read a stream to its end."""
     provider = providers(transport, NoTokens())[call.provider.kind]
-    return [item async for item in provider.stream(call)]
+    return [item async for batch in provider.stream(call) for item in batch]
 
 
 async def complete(transport: HttpTransport, call: Call) -> Completion | Failed:

@@ -119,12 +119,12 @@ class HttpProvider:
         except TimeoutError:
             return timed_out(call, f"no whole answer within {call.timeouts.whole:g} s")
 
-    async def stream(self, call: Call) -> AsyncGenerator[Chunk | Failed, None]:
-        """Ask for a streamed answer; a `Failed` is the last thing it yields."""
+    async def stream(self, call: Call) -> AsyncGenerator[list[Chunk | Failed], None]:
+        """Ask for a streamed answer; yield what came together as one list. A `Failed` is the last thing in the last one."""
         deadline = asyncio.get_running_loop().time() + call.timeouts.whole
         opened = await self._open(call, deadline)
         if isinstance(opened, Failed):
-            yield opened
+            yield [opened]
             return
         failure: Failed | None
         try:
@@ -132,10 +132,12 @@ class HttpProvider:
                 body = _StreamBody(chunks, deadline, call.timeouts.idle)
                 reader = self._protocol.reader(call, self._reply(opened))
                 while not (reader.done or body.ended):
-                    for item in read_events(reader, await body.next_events()):
-                        yield item
-                        if isinstance(item, Failed):
-                            return
+                    items = read_events(reader, await body.next_events())
+                    if not items:
+                        continue
+                    yield items
+                    if isinstance(items[-1], Failed):
+                        return
                 failure = reader.finish()
                 if failure is None and not body.ended:
                     await _drain(chunks)
@@ -144,7 +146,7 @@ class HttpProvider:
         except TimeoutError:
             failure = timed_out(call, f"the stream was not complete within {call.timeouts.whole:g} s")
         if failure is not None:
-            yield failure
+            yield [failure]
 
     async def _open(self, call: Call, deadline: float) -> HttpResponse | Failed:
         """Send, and return the response if it is a stream of events; otherwise what it means that it is none."""
