@@ -1,6 +1,7 @@
 """Writing usage down without making anybody wait, and reading it back.
 
-`UsageLog.record` puts the record in a queue; a task, started on demand and gone when the queue is empty, writes what has
+`UsageLog.record` puts the record's text in a queue (thousands of records kept as objects would be work for the garbage
+collector); a task, started on demand and gone when the queue is empty, writes what has
 gathered for `GATHER_SECONDS` (0.2 s) in transactions of up to 100 rows: that, and the time of the write, is what a process that
 is killed may lose. A request is one row and only inserted: a retry of a write that had happened, or a second record of a
 request, finds the row and changes nothing. While the store does not answer, records wait in memory; when too many wait, first
@@ -32,7 +33,7 @@ from shared.ports import (
 )
 from shared.usage import rows
 from shared.usage.report import Sums, UsageQuery, UsageRow
-from shared.usage.rows import Document, Place, StoredAttempt, StoredRequest
+from shared.usage.rows import Document, StoredAttempt, StoredRequest
 
 GATHER_SECONDS: Final = 0.2
 """How long records gather before they are written together, unless more wait than are written at once. Each commit waits for
@@ -58,7 +59,7 @@ _log = logging.getLogger(__name__)
 class _Batch:
     """Rows of one partition that go together, and whose they are."""
 
-    records: list[RequestRecord] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     ops: list[Op] = field(default_factory=list)
     weight: int = 0
 
@@ -73,7 +74,7 @@ class UsageLog:
     def __init__(self, tables: Tables, clock: Clock) -> None:
         self._table = tables.table(rows.TABLE)
         self._clock = clock
-        self._pending: dict[str, RequestRecord] = {}
+        self._pending: dict[str, str] = {}  # texts by request id
         self._known_days: set[str] = set()
         self._lock = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -96,7 +97,11 @@ class UsageLog:
         if waiting >= MAX_TRACES and record.trace:
             self.dropped_traces += 1
             record = replace(record, trace={"truncated": True, "reason": "the store did not answer"})
-        self._pending[record.request_id] = record
+        try:
+            self._pending[record.request_id] = rows.text_of(record)
+        except (TypeError, ValueError, AttributeError) as error:
+            self._drop(f"The usage record of {record.request_id:.60} can't be written: {type(error).__name__}")
+            return
         self._wake()
 
     async def flush(self) -> None:
@@ -156,7 +161,7 @@ class UsageLog:
     async def _write(self) -> None:
         """Write the oldest records; those that are in the store, or can never be, leave the queue."""
         async with self._lock:
-            batches = await self._batches(list(itertools.islice(self._pending.values(), _GROUP)))
+            batches = await self._batches(list(itertools.islice(self._pending.items(), _GROUP)))
             writing = []
             for batch in batches:
                 writing.append(asyncio.ensure_future(self._write_batch(batch)))
@@ -165,38 +170,27 @@ class UsageLog:
         if failures:
             raise failures[0]
 
-    async def _batches(self, records: list[RequestRecord]) -> list[_Batch]:
+    async def _batches(self, pending: list[tuple[str, str]]) -> list[_Batch]:
         open_batches: dict[str, _Batch] = {}
         complete: list[_Batch] = []
         days: dict[str, None] = {}
-        for number, record in enumerate(records, 1):
-            place = rows.place_of(record.request_id)
-            entity = self._laid_out(record, place)
-            if entity is None:
-                self._pending.pop(record.request_id, None)
-                continue
+        for number, (request_id, text) in enumerate(pending, 1):
+            place = rows.place_of(request_id)
             days[place.day] = None
-            weight = _weight(entity)
+            weight = _ROW_WEIGHT + 2 * len(text)
             batch = open_batches.get(place.partition)
             if batch is None:
                 batch = open_batches[place.partition] = _Batch()
             elif len(batch.ops) >= MAX_TRANSACTION or batch.weight + weight > _MAX_WEIGHT:
                 complete.append(batch)
                 batch = open_batches[place.partition] = _Batch()
-            batch.records.append(record)
-            batch.ops.append(Op(Action.INSERT, entity))
+            batch.requests.append(request_id)
+            batch.ops.append(Op(Action.INSERT, rows.entity(text, place)))
             batch.weight += weight
             if number % _SLICE == 0:
                 await asyncio.sleep(0)
         await self._announce(days)
         return [*complete, *open_batches.values()]
-
-    def _laid_out(self, record: RequestRecord, place: Place) -> Entity | None:
-        try:
-            return rows.entity(record, place)
-        except (TypeError, ValueError, AttributeError) as error:
-            self._drop(f"The usage record of {record.request_id:.60} can't be written: {type(error).__name__}")
-            return None
 
     async def _announce(self, days: Iterable[str]) -> None:
         """Say which days have rows, before they have: a report looks only there."""
@@ -208,12 +202,12 @@ class UsageLog:
     async def _write_batch(self, batch: _Batch) -> StorageUnavailableError | None:
         try:
             if not await self._inserted(batch.ops):
-                for record, op in zip(batch.records, batch.ops, strict=True):
-                    await self._write_one(record, op)
+                for request_id, op in zip(batch.requests, batch.ops, strict=True):
+                    await self._write_one(request_id, op)
         except StorageUnavailableError as error:
             return error
-        for record in batch.records:
-            self._pending.pop(record.request_id, None)
+        for request_id in batch.requests:
+            self._pending.pop(request_id, None)
         return None
 
     async def _inserted(self, ops: list[Op]) -> bool:
@@ -224,14 +218,14 @@ class UsageLog:
             return False
         return True
 
-    async def _write_one(self, record: RequestRecord, op: Op) -> None:
+    async def _write_one(self, request_id: str, op: Op) -> None:
         """Insert one request; leave a row that is there as it is."""
         try:
             await self._table.transact([op])
         except EntityExistsError:
             self.duplicates += 1
         except InvalidEntityError as error:
-            self._drop(f"The usage record of {record.request_id:.60} can't be stored: {error.message}")
+            self._drop(f"The usage record of {request_id:.60} can't be stored: {error.message}")
 
     def _drop(self, message: str) -> None:
         self.dropped += 1
@@ -244,7 +238,7 @@ class UsageLog:
         """Return what is known of a request, written or still waiting, or None."""
         waiting = self._pending.get(request_id)
         if waiting is not None:
-            return StoredRequest(waiting, pending=True)
+            return replace(rows.stored_request(rows.document_in(waiting)), pending=True)
         place = rows.place_of(request_id)
         row = await self._table.get(place.partition, place.request)
         if row is None:
@@ -312,10 +306,6 @@ def _bounds(start: float, end: float) -> tuple[float, float]:
         message = "The start of a report must be before its end."
         raise InvalidRequestError(message, param="start")
     return min(max(start, 0.0), latest), min(max(end, 0.0), latest)
-
-
-def _weight(entity: Entity) -> int:
-    return _ROW_WEIGHT + sum([2 * len(value) for value in entity.properties.values() if isinstance(value, str)])
 
 
 def _damaged(entity: Entity, error: ValueError) -> None:

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -52,8 +52,7 @@ Document = Mapping[str, Any]
 """What a row's text says: the fields of a `RequestRecord`, by name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a request's rows are."""
 
     day: str
@@ -128,8 +127,8 @@ def _day(days: int) -> str:
 # ---- to rows ---------------------------------------------------------------------------------------------------------
 
 
-def entity(record: RequestRecord, place: Place) -> Entity:
-    """Return the row of a request; raise `TypeError`, `ValueError` or `AttributeError` for what is no record."""
+def text_of(record: RequestRecord) -> str:
+    """Return a record as a row's text; raise `TypeError`, `ValueError` or `AttributeError` for what is no record."""
     for attempt in record.attempts:
         if type(attempt) is not AttemptRecord:
             message = "An attempt of it is none."
@@ -137,11 +136,17 @@ def entity(record: RequestRecord, place: Place) -> Entity:
     try:
         data = orjson.dumps(record)
     except TypeError:
-        return Entity(place.partition, place.request, _chunks(_mended(record)))
+        return _mended(record)
     text = data.decode()
-    if len(data) <= _CHUNK:  # bytes are never fewer than UTF-16 units
+    # Bytes are never fewer than UTF-16 units.
+    return text if len(data) <= _CHUNK or _units(text) <= _MAX_TEXT else _mended(record)
+
+
+def entity(text: str, place: Place) -> Entity:
+    """Return the row of a request with this text."""
+    if len(text) <= _CHUNK // 2:
         return Entity(place.partition, place.request, {"json00": text})
-    return Entity(place.partition, place.request, _chunks(text if _units(text) <= _MAX_TEXT else _mended(record)))
+    return Entity(place.partition, place.request, _chunks(text))
 
 
 def _chunks(text: str) -> dict[str, str]:
@@ -194,7 +199,12 @@ def _fitting(value: object, limit: int) -> object:
 def document(row: Entity) -> Document:
     """Return what a row says; raise `ValueError` when it says nothing that could be a request."""
     properties = Fields(row.properties)
-    found = orjson.loads("".join([properties.text(name) for name in sorted(row.properties)]))
+    return document_in("".join([properties.text(name) for name in sorted(row.properties)]))
+
+
+def document_in(text: str) -> Document:
+    """Return what a row's text says; raise `ValueError` as `document` does."""
+    found = orjson.loads(text)
     if not isinstance(found, dict) or not isinstance(found.get("attempts"), list):
         message = "it is not a request"
         raise ValueError(message)  # noqa: TRY004 - the row is wrong, not a caller's type

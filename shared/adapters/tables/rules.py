@@ -37,13 +37,8 @@ def check_table(name: str) -> str:
 
 def check_keys(partition: str, row: str) -> None:
     """Refuse keys that can't be stored."""
-    for what, key in (("partition", partition), ("row", row)):
-        if type(key) is not str and not isinstance(key, str):
-            _refuse(f"A {what} key is text.")
-        if _FORBIDDEN_IN_KEY.search(key) is not None:
-            _refuse(f"A {what} key can't hold / \\ # ?, control characters or half an emoji.")
-        if _utf16(key) > MAX_KEY:
-            _refuse(f"A {what} key can't be over {MAX_KEY} bytes in UTF-16.")
+    _key("partition", partition)
+    _key("row", row)
 
 
 def check_bounds(partition: str, start: str, end: str | None) -> None:
@@ -64,11 +59,7 @@ def check_condition(action: Action, etag: str) -> None:
 
 def check_entity(entity: Entity) -> int:
     """Refuse an entity that can't be stored; return its size in bytes as Table Storage counts it."""
-    check_keys(entity.partition, entity.row)
-    size = 4 + _utf16(entity.partition) + _utf16(entity.row) + _properties(entity.properties)
-    if size > MAX_ENTITY:
-        _refuse(f"An entity can't be over 1 MiB; this one has {size} bytes.")
-    return size
+    return _row(entity, _key("partition", entity.partition))
 
 
 def check_transaction(ops: Sequence[Op]) -> None:
@@ -76,6 +67,7 @@ def check_transaction(ops: Sequence[Op]) -> None:
     if not 1 <= len(ops) <= MAX_TRANSACTION:
         _refuse(f"A transaction has 1 to {MAX_TRANSACTION} operations; this one has {len(ops)}.")
     partition = ops[0].entity.partition
+    partition_size = _key("partition", partition)
     rows: set[str] = set()
     size = 0
     for op in ops:
@@ -86,13 +78,29 @@ def check_transaction(ops: Sequence[Op]) -> None:
         if op.action in _CONDITIONAL:
             check_condition(op.action, entity.etag)
         if op.action is Action.DELETE:
-            check_keys(entity.partition, entity.row)
+            _key("row", entity.row)
         else:
-            size += check_entity(entity)
+            size += _row(entity, partition_size)
     if len(rows) != len(ops):
         _refuse("A transaction can't name a row twice.")
     if size > MAX_PAYLOAD:
         _refuse(f"A transaction can't be over 4 MiB; this one has {size} bytes.")
+
+
+def _key(what: str, key: str) -> int:
+    """Return the bytes of a key that can be stored."""
+    if type(key) is not str and not isinstance(key, str):
+        _refuse(f"A {what} key is text.")
+    if _FORBIDDEN_IN_KEY.search(key) is not None:
+        _refuse(f"A {what} key can't hold / \\ # ?, control characters or half an emoji.")
+    size = _utf16(key)
+    return size if size <= MAX_KEY else _refuse(f"A {what} key can't be over {MAX_KEY} bytes in UTF-16.")
+
+
+def _row(entity: Entity, partition_size: int) -> int:
+    """Return the bytes of an entity that can be stored and whose partition was looked at."""
+    size = 4 + partition_size + _key("row", entity.row) + _properties(entity.properties)
+    return size if size <= MAX_ENTITY else _refuse(f"An entity can't be over 1 MiB; this one has {size} bytes.")
 
 
 def _properties(properties: Mapping[str, object]) -> int:
