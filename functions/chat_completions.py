@@ -88,8 +88,9 @@ class StreamSource:
 
     async def aclose(self) -> None:
         """Stop opening, or close the stream."""
-        self._opening.cancel()
-        await asyncio.wait((self._opening,))
+        if not self._opening.done():  # waiting for what is done would still cost a turn of the loop before the last byte
+            self._opening.cancel()
+            await asyncio.wait((self._opening,))
         if not self._opening.cancelled() and self._opening.exception() is None:
             await self._opening.result().aclose()
 
