@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
@@ -13,6 +15,8 @@ from shared.core.errors import InvalidRequestError, PayloadTooLargeError
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
+MAX_EXPLAINED: Final = 256 * 1024
+"""Bytes of a broken body that are read a second time to say which field is wrong."""
 BODY_SECONDS: Final = 60.0
 """How long a body may take to arrive; slower clients hold a place others could use."""
 
@@ -87,9 +91,42 @@ def parse_object(body: bytes) -> dict[str, Any]:
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        message = f"The request's body is not valid JSON: {error}."
-        raise InvalidRequestError(message, code="invalid_json") from None
+        raise _not_json(body, error) from None
     if not isinstance(value, dict):
         message = "The request's body must be a JSON object."
         raise InvalidRequestError(message, code="invalid_json")
     return value
+
+
+def _not_json(body: bytes, error: orjson.JSONDecodeError) -> InvalidRequestError:
+    """Say what is wrong: the field, where a number that JSON does not have stands, else the place in the text."""
+    field = _field_without_number(body)
+    if field is not None:
+        message = f"`{field}` must be a finite number: NaN and infinities are not JSON."
+        return InvalidRequestError(message, param=field, code="invalid_value")
+    try:
+        body.decode()
+    except UnicodeDecodeError as wrong:
+        message = f"The request's body is not UTF-8: byte {wrong.start} can't be read."
+        return InvalidRequestError(message, code="invalid_json")
+    return InvalidRequestError(f"The request's body is not valid JSON: {error}.", code="invalid_json")
+
+
+def _field_without_number(body: bytes) -> str | None:
+    """Return the path of the first NaN or infinity in what is otherwise JSON. Only refused bodies come here."""
+    if len(body) > MAX_EXPLAINED:
+        return None
+    try:
+        value = json.loads(body)  # the standard library takes NaN, Infinity and 1e999 for numbers
+    except (ValueError, RecursionError):
+        return None
+    waiting: list[tuple[str, object]] = [("", value)]
+    while waiting:
+        path, found = waiting.pop()
+        if isinstance(found, float) and not math.isfinite(found):
+            return path or None
+        if isinstance(found, dict):
+            waiting += [(f"{path}.{name}" if path else str(name), inner) for name, inner in reversed(found.items())]
+        elif isinstance(found, list):
+            waiting += [(f"{path}[{at}]", inner) for at, inner in reversed(list(enumerate(found)))]
+    return None

@@ -24,7 +24,13 @@ from functions.gateway import current
 from functions.problems import Problem, problem_of, unexpected_problem
 from functions.rendering import RawHeaders, Rendered, empty_response, problem_response
 from shared.core import ids
-from shared.core.errors import AllAttemptsFailedError, AuthenticationError, GatewayError, PermissionDeniedError
+from shared.core.errors import (
+    AllAttemptsFailedError,
+    AuthenticationError,
+    GatewayError,
+    InvalidRequestError,
+    PermissionDeniedError,
+)
 from shared.core.records import Caller
 from shared.gateway import Gateway
 from shared.settings import Settings
@@ -150,6 +156,8 @@ def _public(row: PublicEndpoint) -> Trigger:
 
 def _authenticated(row: Endpoint) -> Trigger:
     handler, admin_only = row.handler, row.access is Access.ADMIN
+    # A mistyped filter must not show everything as if it were filtered.
+    known = frozenset(parameter.name for parameter in row.parameters) if row.method == "GET" and row.parameters else None
 
     async def trigger(request: Request) -> Response:
         request_id = new_request_id()
@@ -163,6 +171,8 @@ def _authenticated(row: Endpoint) -> Trigger:
             if admin_only and not caller.admin:
                 message = "This needs the administrator's key."
                 raise PermissionDeniedError(message)
+            if known is not None and request.scope["query_string"]:
+                _check_query(request, known)
             body = await read_body(
                 request.receive, declared=headers.get(b"content-length"), limit=gateway.settings.max_body_bytes
             )
@@ -179,6 +189,13 @@ def _marks(settings: Settings, headers: dict[bytes, bytes]) -> RawHeaders:
     if settings.simulated:
         marks.append((b"x-switchyard-simulated", b"true"))
     return marks
+
+
+def _check_query(request: Request, known: frozenset[str]) -> None:
+    for name in request.query_params:
+        if name not in known and name != "api-version":
+            message = f"There is no query parameter `{name:.60}` here. Known: {', '.join(sorted(known))}."
+            raise InvalidRequestError(message, param=name[:60], code="unknown_parameter")
 
 
 def _finish(response: Response, request_id: str, more: RawHeaders | tuple[()]) -> Response:

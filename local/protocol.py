@@ -10,6 +10,9 @@ from typing import Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from functions.problems import error_body
+from functions.rendering import json_response
+
 HEAD_SECONDS: Final = 20.0
 MAX_HEAD_BYTES: Final = 64 * 1024
 
@@ -56,6 +59,12 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(_TOO_LARGE)
         elif self._head_timer is None:
             self._head_timer = self.loop.call_later(HEAD_SECONDS, self._refuse, _TOO_LATE)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP in OpenAI's shape."""
+        body = json_response(error_body(msg, kind="invalid_request_error", param=None, code="invalid_http")).body
+        head = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        self._refuse(head % len(body) + bytes(body))
 
     def _stop(self) -> None:
         if self._head_timer is not None:

@@ -71,7 +71,7 @@ class Sketch:
             raise ValueError(message)
         if not self.count:
             return None
-        rank = math.floor(share * (self.count - 1))
+        rank = max(0, math.ceil(share * self.count) - 1)
         seen = self._zeros
         if rank < seen:
             return 0.0

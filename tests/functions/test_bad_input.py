@@ -152,9 +152,6 @@ async def test_an_unknown_task_is_told_those_that_exist(shared_edge: Edge) -> No
         b"hello",
         b"{",
         b'{"messages": [}',
-        b'{"temperature": NaN}',
-        b'{"temperature": 1e999}',
-        b'{"temperature": -Infinity}',
         b'{"model": "\xff\xfe"}',
         b'\xef\xbb\xbf{"model": "small"}',
         b'{"model": "\\ud800"}',
@@ -170,10 +167,34 @@ async def test_an_unknown_task_is_told_those_that_exist(shared_edge: Edge) -> No
 )
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/v1/embeddings", "/v1/route", "/v1/keys"])
 async def test_what_is_not_a_json_object_is_refused(shared_edge: Edge, path: str, body: bytes) -> None:
-    """Not JSON, NaN, broken UTF-8, half a surrogate, a nesting no parser should follow."""
+    """Not JSON, broken UTF-8, half a surrogate, a nesting no parser should follow."""
     reply = await shared_edge.call("POST", path, data=body)
 
     assert (400, "invalid_json") == (reply.status, reply.error["code"])
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (b'{"temperature": NaN}', "temperature"),
+        (b'{"temperature": 1e999}', "temperature"),
+        (b'{"messages": [{"role": "user"}, {"weight": -Infinity}]}', "messages[1].weight"),
+    ],
+)
+async def test_a_number_that_json_does_not_have_is_named(shared_edge: Edge, body: bytes, param: str) -> None:
+    """NaN and infinities are told by their field, though the body is no JSON."""
+    reply = await shared_edge.call("POST", CHAT, data=body)
+
+    assert (400, "invalid_value", param) == (reply.status, reply.error["code"], reply.error["param"])
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_mistyped_filter_is_refused(shared_edge: Edge) -> None:
+    """It must not show everybody's money as if it were one project's."""
+    reply = await shared_edge.call("GET", "/v1/usage?projct=shop")
+
+    assert (400, "projct") == (reply.status, reply.error["param"])
 
 
 @pytest.mark.asyncio(loop_scope="module")
