@@ -33,4 +33,6 @@ def test_every_setting_the_code_reads_is_described_where_it_is_read() -> None:
     named = {word for word in code.replace('"', " ").replace("`", " ").split() if word.startswith("SWITCHYARD_")}
     assert named
     for name in named:
-        assert f"`{name.rstrip(':;,.=')}`" in (settings_text or ""), name
+        setting = f"`{name.rstrip(':;,.=')}`"
+        assert setting in (settings_text or ""), name
+        assert setting in (DOCS.parent / "README.md").read_text(encoding="utf-8"), name
