@@ -85,6 +85,17 @@ class _Checker:
             path = ("fallbacks", name)
             self._known([path], [name])
             self._known([(*path, index) for index in range(len(targets))], targets)
+        self._mentions()
+
+    def _mentions(self) -> None:
+        """Check the names in entries that have other mistakes."""
+        mentions = self.draft.mentions
+        for path, name in mentions.providers:
+            self._known_provider(path, name)
+        for path, name in mentions.capabilities:
+            self._known_capability(path, name)
+        models = [(path, name) for path, name in mentions.models if name != AUTO or path[0] != "experiments"]
+        self._known([path for path, _ in models], [name for _, name in models])
 
     # ---- providers ---------------------------------------------------------------------------------------------------
 
@@ -101,12 +112,8 @@ class _Checker:
     # ---- models ------------------------------------------------------------------------------------------------------
 
     def _model(self, path: Path, model: ModelEntry) -> None:
-        known = {*Capability, *self.draft.custom_capabilities}
         for index, name in enumerate(model.capabilities):
-            if name not in known:
-                near = suggestion(name, sorted(known))
-                message = f"`{name}` is not a known capability{near}; correct it, or list it in `custom_capabilities:`"
-                self.findings.problem((*path, "capabilities", index), message)
+            self._known_capability((*path, "capabilities", index), name)
         window, limit = model.context_window, model.max_output_tokens
         if window is not None and limit is not None and limit > window:
             message = f"is more than the context window of {window}; correct one of them"
@@ -117,6 +124,13 @@ class _Checker:
                 near = suggestion(task, sorted(tasks))
                 self.findings.warn((*path, "tasks", index), f"no rule and no request knows the task `{task}`{near}")
         self._lifecycle((*path, "lifecycle"), model.lifecycle)
+
+    def _known_capability(self, path: Path, name: str) -> None:
+        known = {*Capability, *self.draft.custom_capabilities}
+        if name not in known:
+            near = suggestion(name, sorted(known))
+            message = f"`{name}` is not a known capability{near}; correct it, or list it in `custom_capabilities:`"
+            self.findings.problem(path, message)
 
     def _lifecycle(self, path: Path, lifecycle: LifecycleEntry | None) -> None:
         if lifecycle is None or lifecycle.retires_on is None:
@@ -136,10 +150,7 @@ class _Checker:
         first: dict[str, PlacedDeployment] = {}
         for placed in self.draft.deployments:
             entry = placed.entry
-            if entry.provider not in self.draft.provider_names:
-                near = suggestion(entry.provider, sorted(self.draft.provider_names))
-                message = f"there is no provider `{entry.provider}`{near}; describe it under `providers:`"
-                self.findings.problem((*placed.path, "provider"), message)
+            self._known_provider((*placed.path, "provider"), entry.provider)
             identity = deployment_id(placed)
             if (other := first.setdefault(identity, placed)) is not placed:
                 line = self.findings.lines.get(other.path)
@@ -154,6 +165,12 @@ class _Checker:
             retired = model.lifecycle is not None and model.lifecycle.stage is Lifecycle.RETIRED
             if name not in served and not retired:
                 self.findings.warn(("models", name), "has no deployment, so no request can reach it")
+
+    def _known_provider(self, path: Path, name: str) -> None:
+        known = self.draft.provider_names
+        if name not in known and "providers" not in self.draft.unread:
+            near = suggestion(name, sorted(known))
+            self.findings.problem(path, f"there is no provider `{name}`{near}; describe it under `providers:`")
 
     def _prices(self, placed: PlacedDeployment) -> None:
         model = self.draft.models.get(placed.model)
@@ -251,6 +268,8 @@ class _Checker:
             self.findings.problem((*path, "arms"), "two arms have the same name; give them different ones")
 
     def _known(self, paths: Iterable[Path], names: Sequence[str]) -> None:
+        if not self.draft.unread.isdisjoint({"models", "aliases"}):
+            return
         known = self.draft.model_names | self.draft.alias_names
         for path, name in zip(paths, names, strict=True):
             if name not in known:

@@ -152,36 +152,39 @@ def _line(event: yaml.Event) -> int:
     return 1 if event.start_mark is None else event.start_mark.line + 1
 
 
-def read(text: str, findings: Findings) -> dict[str, Any]:
-    """Return the catalog's tree; what is wrong with the text goes to ``findings``, and then the tree may be incomplete."""
+def read(text: str, findings: Findings) -> dict[str, Any] | None:
+    """Return the catalog's tree; what is wrong with the text goes to ``findings``, and then the tree may be incomplete.
+
+    None says that there is no tree at all.
+    """
     if len(text) > MAX_TEXT:
         findings.problem((), f"is longer than {MAX_TEXT} characters; no catalog is")
-        return {}
+        return None
     try:
         text.encode()
     except UnicodeEncodeError:
         findings.problem((), "holds half a surrogate pair; save the file as UTF-8")
-        return {}
+        return None
     builder = _Builder(findings)
     try:
         for event in yaml.parse(text, Loader=_LOADER):
             builder.take(event)
     except _RefusedError:
-        return {}
+        return None
     except yaml.YAMLError as error:
         _unreadable(error, findings)
-        return {}
+        return None
     return _checked_root(builder.root, findings)
 
 
-def _checked_root(root: object, findings: Findings) -> dict[str, Any]:
+def _checked_root(root: object, findings: Findings) -> dict[str, Any] | None:
     if root is None:
         findings.problem((), "is empty; a catalog has at least `models:`")
     elif not isinstance(root, dict):
         findings.problem((), "must be a mapping with `models:` and the like at the top", line=1)
     else:
         return root
-    return {}
+    return None
 
 
 def _unreadable(error: yaml.YAMLError, findings: Findings) -> None:

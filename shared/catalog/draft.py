@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 
 from shared.catalog.fields import NAME_PATTERN, SLUG_PATTERN
 from shared.catalog.findings import unknown_field
+from shared.catalog.mentions import Mentions, names
 from shared.catalog.schema import (
     SECTIONS,
     AliasEntry,
@@ -45,12 +47,16 @@ class PlacedDeployment:
 
 @dataclass(slots=True)
 class Draft:
-    """Entries that are right by themselves. ``…_names`` also hold those that are not, so that they count as known."""
+    """Entries that are right by themselves. ``…_names`` also hold those that are not, so that they count as known.
+
+    ``mentions`` are the names those that are not refer to; ``unread`` are the sections that can't be read at all.
+    """
 
     providers: dict[str, ProviderEntry] = field(default_factory=dict)
     provider_names: set[str] = field(default_factory=set)
     models: dict[str, ModelEntry] = field(default_factory=dict)
     flat_models: dict[str, FlatModelEntry] = field(default_factory=dict)
+    flat_names: set[str] = field(default_factory=set)
     model_names: set[str] = field(default_factory=set)
     deployments: list[PlacedDeployment] = field(default_factory=list)
     aliases: dict[str, AliasEntry] = field(default_factory=dict)
@@ -63,11 +69,12 @@ class Draft:
     sources: dict[str, SourceEntry] = field(default_factory=dict)
     conventional: set[str] = field(default_factory=set)
     """Providers the file names but does not describe."""
+    mentions: Mentions = field(default_factory=Mentions)
+    unread: set[str] = field(default_factory=set)
 
-    @property
-    def is_flat(self) -> bool:
-        """Tell whether the whole file is in the first format."""
-        return bool(self.flat_models) and not self.models
+    def is_flat(self, registered: AbstractSet[str]) -> bool:
+        """Tell whether the whole file is in the first format; what was registered over it does not change that."""
+        return bool(self.flat_names - registered) and not self.models.keys() - registered
 
 
 def is_flat(entry: object) -> bool:
@@ -97,7 +104,7 @@ class _Reader:
             self._provider(name, value)
         for name, value in self._mapping(tree, "models").items():
             self._model(name, value)
-        if tree and not self.draft.model_names:
+        if not self.draft.model_names and "models" not in self.draft.unread:
             self.findings.problem(("models",), "names no model; a catalog has at least one")
         for name, value in self._mapping(tree, "aliases").items():
             self._alias(name, value)
@@ -109,11 +116,13 @@ class _Reader:
             if (rule := self._entry(RuleEntry, path, value)) is not None:
                 self.draft.rules.append((path, rule))
         for name, value in self._mapping(tree, "fallbacks").items():
-            names = [value] if isinstance(value, str) else value
-            if isinstance(names, list) and all(isinstance(item, str) for item in names):
-                self.draft.fallbacks[name] = [str(item) for item in names]
+            targets = [value] if isinstance(value, str) else value
+            if isinstance(targets, list) and all(isinstance(item, str) for item in targets):
+                self.draft.fallbacks[name] = [str(item) for item in targets]
             else:
-                self.findings.problem(("fallbacks", name), "must be a list of models")
+                path = ("fallbacks", name)
+                self.findings.problem(path, "must be a list of models")
+                self.draft.mentions.models += [(path, name), *names(path, value)]
         for path, value in self._list(tree, "experiments"):
             if (experiment := self._entry(ExperimentEntry, path, value)) is not None:
                 self.draft.experiments.append((path, experiment))
@@ -141,6 +150,7 @@ class _Reader:
         self._public_name(path, name)
         self.draft.model_names.add(name)
         if is_flat(value):
+            self.draft.flat_names.add(name)
             if (flat := self._entry(FlatModelEntry, path, value)) is not None:
                 self.draft.flat_models[name] = flat
             return
@@ -183,6 +193,7 @@ class _Reader:
         except ValidationError as error:
             known = [info.alias or name for name, info in kind.model_fields.items()]
             self.findings.invalid(path, error.errors(include_url=False, include_input=False), fields=[*known, *also])
+            self.draft.mentions.collect(kind, path, value)
             return None
 
     def _mapping(self, tree: Mapping[str, Any], section: str) -> Mapping[str, Any]:
@@ -191,6 +202,7 @@ class _Reader:
             return {}
         if not isinstance(value, Mapping):
             self.findings.problem((section,), "must be a mapping of names to entries")
+            self.draft.unread.add(section)
             return {}
         return value
 

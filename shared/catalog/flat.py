@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from datetime import date
 from decimal import Decimal
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 
 from shared.catalog.conventions import CONVENTIONAL_PROVIDERS
@@ -30,7 +31,9 @@ _CHAT_FEATURES: Final = (Capability.CHAT.value, Capability.TOOLS.value, Capabili
 
 def translate(draft: Draft, references: References, findings: Findings) -> None:
     """Add today's entries for every model of the first format to ``draft``."""
-    was_flat = draft.is_flat
+    was_flat = draft.is_flat(findings.registered)
+    for path, provider in draft.mentions.flat_providers:
+        _add_provider(str(path[1]), provider, draft, references, findings=findings)
     for name, flat in draft.flat_models.items():
         embeds = Capability.EMBEDDINGS.value in flat.capabilities
         if flat.cost_per_1k_tokens.output is None and not embeds:
@@ -66,13 +69,13 @@ def _price(cost: CostEntry, source: str) -> PriceEntry:
             "from": _SINCE_EVER.isoformat(),
             "input": str(cost.input * _PER_MILLION),
             "output": None if cost.output is None else str(cost.output * _PER_MILLION),
-            "source": f"{source}: cost_per_1k_tokens",
+            "source": f"{PurePath(source).name}: cost_per_1k_tokens",  # callers see it: never where the file is
         }
     )
 
 
 def _add_provider(model: str, name: str, draft: Draft, references: References, *, findings: Findings) -> None:
-    if name in draft.provider_names:
+    if name in draft.provider_names or "providers" in draft.unread:
         return
     convention = CONVENTIONAL_PROVIDERS.get(name)
     if convention is None:
@@ -95,3 +98,7 @@ def _drop_unknown_fallbacks(draft: Draft, findings: Findings) -> None:
             findings.warn((*path, "fallback_models", position), f"there is no model `{name}`; it is left out")
         kept = [name for name in rule.fallback_models if name in known]
         draft.rules[index] = (path, rule.model_copy(update={"fallback_models": kept}))
+    # Of rules with mistakes too: mending the mistake must be enough.
+    draft.mentions.models = [
+        (path, name) for path, name in draft.mentions.models if "fallback_models" not in path or path[0] != "routing_rules"
+    ]

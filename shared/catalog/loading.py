@@ -66,7 +66,10 @@ def load(
     """Do as `parse`, and return the warnings too."""
     findings = Findings(source, registered=frozenset(overlay))
     references = References(environment, findings)
-    tree = references.resolve(read(text, findings))
+    read_tree = read(text, findings)
+    if read_tree is None:
+        findings.raise_if_any()  # alone: what the rest would be checked against can't be read
+    tree = references.resolve(read_tree or {})
     _lay_over(tree, overlay, findings)
     drafted = draft(tree, findings)
     translate(drafted, references, findings)

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -135,8 +136,8 @@ class CatalogSource:
             except ConfigurationError as error:
                 failure = failure or error
             else:
-                self._accept(applied)
-                self._tell((*(failure.problems if failure is not None else ()), *left_out))
+                announced = self._accept(applied)
+                self._tell((*(failure.problems if failure is not None else ()), *left_out), announced=announced)
                 return
         if failure is not None:
             self._tell(failure.problems)
@@ -159,31 +160,38 @@ class CatalogSource:
             kept = {name: document for name, document in documents.items() if name not in error.registered}
             return _Applied(self._parse(text, kept), text, kept, revision), error.problems
 
-    def _parse(self, text: str, overlay: Mapping[str, Json]) -> Loaded:
+    def _parse(self, text: str, overlay: Mapping[str, Json], *, source: str | None = None) -> Loaded:
         return load(
             text,
-            source=self._file.path,
+            source=source or self._file.path,
             environment=self._environment,
             overlay=overlay,
             simulator_url=self._simulator_url,
         )
 
-    def _accept(self, applied: _Applied) -> None:
+    def _accept(self, applied: _Applied) -> bool:
+        """Serve with a snapshot; log it and return True if it decides differently from the one before."""
         before = self._applied.loaded.registry.version if self._applied is not None else None
         self._applied = applied
         registry = applied.loaded.registry
         self._remember(registry)
-        if registry.version != before:
-            facts = {"catalog_version": registry.version, "catalog_before": before, "catalog_source": self._file.path}
-            _log.info("catalog %s serves (%d models)", registry.version, len(registry.models), extra=facts)
+        if registry.version == before:
+            return False
+        facts = {"catalog_version": registry.version, "catalog_before": before, "catalog_source": self._file.path}
+        _log.info("catalog %s serves (%d models)", registry.version, len(registry.models), extra=facts)
+        return True
 
-    def _tell(self, problems: tuple[str, ...]) -> None:
-        """Keep the problems for `problems`, and log them once."""
+    def _tell(self, problems: tuple[str, ...], *, announced: bool = False) -> None:
+        """Keep the problems for `problems`, and log them once; so too that there are none any more, unless announced."""
         if problems and problems != self._problems:
             more = f" … and {len(problems) - _TOLD} more" if len(problems) > _TOLD else ""
             serving = self._applied.loaded.registry.version if self._applied is not None else "none"
             facts = {"catalog_problems": problems, "catalog_version": serving, "catalog_source": self._file.path}
             _log.error("catalog refused, %s serves: %s%s", serving, "; ".join(problems[:_TOLD]), more, extra=facts)
+        elif self._problems and not problems and not announced and self._applied is not None:
+            version = self._applied.loaded.registry.version
+            facts = {"catalog_version": version, "catalog_source": self._file.path}
+            _log.info("catalog is well again, %s serves on", version, extra=facts)
         self._problems = problems
 
     def _remember(self, registry: Registry) -> None:
@@ -304,14 +312,16 @@ class CatalogSource:
         documents.pop(name, None)
         if document is not None:
             documents[name] = document
+        source = PurePath(self._file.path).name  # the caller is told the problems: never where the file is
         try:
             try:
-                self._parse(text, documents)
+                self._parse(text, documents, source=source)
             except CatalogError as error:
                 # Others that are wrong already must not stop this one.
                 if not error.registered or name in error.registered:
                     raise
-                self._parse(text, {key: value for key, value in documents.items() if key not in error.registered})
+                others = {key: value for key, value in documents.items() if key not in error.registered}
+                self._parse(text, others, source=source)
         except ConfigurationError as error:
             problems = "; ".join(error.problems)
             if document is None:

@@ -38,6 +38,22 @@ def test_problems_fail(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "".join(f"{line}\n" for line in found) == capsys.readouterr().out
 
 
+def test_every_problem_of_one_deployment_is_found(path: Path) -> None:
+    """Its form and what it refers to, in one go."""
+    path.write_text(
+        changed(
+            ("- provider: azure\n        region: swedencentral\n        weight: 3", "- provider: nope\n        weight: -3")
+        ),
+        encoding="utf-8",
+    )
+    found = [line.partition(": ")[2] for line in check(str(path), {})]
+    place = "models.large.deployments[0]"
+    assert [
+        f"{place}.provider: there is no provider `nope`; describe it under `providers:`",
+        f"{place}.weight: must be 0 or more",
+    ] == found
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     """Is a problem like any other."""
     (found,) = check(str(tmp_path / "none.yaml"), {})

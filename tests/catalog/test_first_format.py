@@ -63,6 +63,37 @@ def test_its_models_keep_their_meaning() -> None:
     assert Decimal("0.1") == found.deployments["azure_openai/text-embedding-ada-002"].prices[0].rates.input
 
 
+def test_the_source_of_its_prices_is_the_name_of_the_file() -> None:
+    """Callers see it: where the file is on the server is not theirs to know."""
+    found = parse(EXAMPLE, source="/srv/app/model_config.yaml", environment={}, simulator_url=SIMULATOR)
+    sources = {price.source for deployment in found.deployments.values() for price in deployment.prices}
+    assert {"model_config.yaml: cost_per_1k_tokens"} == sources
+
+
+def test_a_registered_model_does_not_change_how_it_is_read() -> None:
+    """A model registered over it in today's format leaves its rules as lenient, and as cheap, as they were."""
+    mine = {"capabilities": ["chat"], "deployments": [{"provider": "azure_openai", "prices": []}]}
+    found = parse(EXAMPLE, source="model_config.yaml", environment={}, overlay={"mine": mine})
+    assert "mine" in found.models
+    assert simulated().rules == found.rules
+
+
+def test_a_mistake_does_not_change_how_it_is_read() -> None:
+    """The provider of a model with a mistake is looked up; the fallback model that is left out is still no problem."""
+    wrong = EXAMPLE.replace("input: 0.03", "input: -0.03", 1).replace("provider: azure_openai", "provider: azure_opanai", 1)
+    found = problems(wrong, {})
+    assert 2 == len(found), found
+    assert "models.gpt-4.provider: there is no provider of this name (did you mean `azure_openai`?)" in found[0]
+    assert "models.gpt-4.cost_per_1k_tokens.input: must be 0 or more" in found[1]
+
+
+def test_a_model_without_its_price_does_not_change_how_the_others_are_read() -> None:
+    """It is no model of the format then, but the rules are still read as leniently."""
+    found = problems(EXAMPLE.replace("cost_per_1k_tokens", "cost_per_1k_token", 1), {})
+    assert found
+    assert not any("text-embedding-3-small" in problem for problem in found), found
+
+
 def test_its_rules_mean_preferred_then_fallback_then_cost() -> None:
     """Whatever no rule names comes last, the cheapest first."""
     found = simulated()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from shared.core.chat import Json
 from tests.catalog_samples import ENVIRONMENT, GOOD, changed, problems
 
 SMALL_PRICE = "prices: [{from: 2026-09-01, input: .1, output: .4, source: list}]"
@@ -111,6 +112,80 @@ def test_every_problem_is_told_at_once_in_the_order_of_the_lines() -> None:
     )
     found = problems(text)
     assert [6, 20, 25, 39, 43] == [int(problem.split(":")[1]) for problem in found]
+
+
+REFERENCES: dict[str, tuple[str, str, str]] = {
+    "provider": (
+        "        priority: 2\n        prices: [{from: 2026-09-01, input: 2, output: 8, source: list}]\n",
+        "      - {provider: nope, weight: -3}\n",
+        "models.large.deployments[2].provider: there is no provider `nope`",
+    ),
+    "capability": ("[chat, tools]", "[chat, tool]\n    qualty: 1", "capabilities[1]: `tool` is not a known capability"),
+    "alias target": ("fast: small", "fast: {to: tiny, retired: so}", "aliases.fast.to: there is no model or alias `tiny`"),
+    "alias targets": (
+        "{to: [large, fast], note",
+        "{to: [large, tiny, 'a b'], note",
+        "aliases.best.to[1]: there is no model or alias `tiny`",
+    ),
+    "rule": (
+        "    fallback_models: [large]",
+        "    fallback_models: [large, lrge]\n    objective: cheap",
+        "routing_rules[0].fallback_models[1]: there is no model or alias `lrge` (did you mean `large`?)",
+    ),
+    "fallback": ("large: [small]", "large: [{}, tiny]", "fallbacks.large[1]: there is no model or alias `tiny`"),
+    "fallback source": ("large: [small]", "huge: {}", "fallbacks.huge: there is no model or alias `huge`"),
+    "experiment": (
+        "  - name: which\n",
+        "  - enabled: so\n    models: [auto, nobody]\n",
+        "experiments[0].models[1]: there is no model or alias `nobody`",
+    ),
+    "arm": (
+        "{model: large, weight: 1}",
+        "{model: lrge, weight: -1}",
+        "experiments[0].arms[0].model: there is no model or alias `lrge`",
+    ),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "expected"), REFERENCES.values(), ids=REFERENCES)
+def test_a_mistake_in_a_field_hides_no_wrong_name_beside_it(old: str, new: str, expected: str) -> None:
+    """An entry that is refused for its form is still read for what it refers to, and only wrong names are blamed."""
+    found = problems(changed((old, new)))
+    assert any(expected in problem for problem in found), found
+    assert len(found) > 1
+    assert 1 == sum("there is no" in problem or "not a known capability" in problem for problem in found), found
+
+
+def test_right_names_beside_a_mistake_are_not_blamed() -> None:
+    """Also one that stands for the router's own choice."""
+    text = changed(("weight: 3", "weight: -3"), ("  - name: which\n", "  - enabled: so\n    models: [auto, fast]\n"))
+    found = problems(text)
+    assert 3 == len(found), found
+    assert not any("there is no" in problem for problem in found)
+
+
+@pytest.mark.parametrize("section", ["providers", "models", "aliases"])
+def test_a_section_that_can_not_be_read_blames_nobody_else(section: str) -> None:
+    """What it would have named is not known, so nothing can be said to be missing from it."""
+    text = GOOD.replace(f"\n{section}:\n", f"\n{section}: [so]\nold_{section}:\n")
+    found = problems(text)
+    assert 2 == len(found), found
+    assert f"{section}: must be a mapping of names to entries" in found[0]
+    assert f"old_{section}: is not a known field" in found[1]
+
+
+@pytest.mark.parametrize("text", ["models: [broken", "models: {a: 1", "[]", "", "--- {}\n--- {}"])
+def test_a_text_that_can_not_be_read_is_the_only_problem(text: str) -> None:
+    """Registered models are not blamed for what may stand in it."""
+    registered: dict[str, Json] = {"dyn-1": {"capabilities": ["chat"], "deployments": [{"provider": "openai", "prices": []}]}}
+    found = problems(text, overlay=registered)
+    assert 1 == len(found), found
+    assert found[0].startswith("catalog.yaml")
+
+
+def test_a_catalog_without_anything_is_refused() -> None:
+    """An empty mapping is well-formed, but nothing can be served with it."""
+    assert ("catalog.yaml:1: models: names no model; a catalog has at least one",) == problems("{}")
 
 
 def test_nine_aliases_in_a_row_are_too_many() -> None:

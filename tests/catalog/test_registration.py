@@ -234,6 +234,38 @@ async def test_registration_while_the_file_is_broken(source: CatalogSource, path
     assert source.problems
 
 
+async def test_a_broken_file_is_the_only_problem_beside_a_registration(
+    source: CatalogSource, path: Path, clock: FakeClock
+) -> None:
+    """A model that was registered well is not blamed for a file that can't be read."""
+    await source.register("mine", document())
+    save(path, "models: [broken")
+    clock.seconds += 1
+    (problem,) = source.problems
+    assert problem.startswith(f"{path}:2: is not valid YAML")
+    assert "mine" in source.current.models
+
+
+async def test_every_problem_of_a_registration_is_told(source: CatalogSource) -> None:
+    """Those of the form and those of what it refers to."""
+    bad = document(deployments=[{"provider": "vendor", "weight": -3}, {"provider": "nope", "prices": 1}])
+    with pytest.raises(InvalidRequestError) as refusal:
+        await source.register("mine", bad)
+    for place in ("[0].weight: must be", "[0].prices: is missing", "[1].prices: must be", "[1].provider: there is no provider"):
+        assert f"models.mine.deployments{place}" in refusal.value.message
+
+
+async def test_a_refusal_does_not_say_where_the_file_is(source: CatalogSource, path: Path, clock: FakeClock) -> None:
+    """Its name and the line are enough for the caller."""
+    await source.register("mine", document())
+    save(path, changed(("fallback_models: [large]", "fallback_models: [mine]")))
+    clock.seconds += 1
+    with pytest.raises(ConflictError) as refusal:
+        await source.remove("mine")
+    assert "models.yaml:44: routing_rules[0]" in refusal.value.message
+    assert str(path.parent) not in refusal.value.message
+
+
 async def test_a_large_document_is_kept_whole(open_source: Opener, tables: Tables) -> None:
     """Over the 64 KiB that one property holds; the version that holds it can be made again."""
     first = open_source()

@@ -128,10 +128,28 @@ def test_one_log_line_for_each_change(
             for _ in range(12):
                 clock.seconds += 1
                 assert source.current
-    assert [logging.INFO, logging.INFO, logging.ERROR] == [record.levelno for record in caplog.records]
+    assert [logging.INFO, logging.INFO, logging.ERROR, logging.INFO] == [record.levelno for record in caplog.records]
     assert "weight: must be 0 or more" in caplog.records[2].getMessage()
     assert "key-1" not in caplog.text
     assert source.current.version == getattr(caplog.records[1], "catalog_version", None)
+
+
+def test_that_a_broken_file_is_as_it_was_is_logged_once(
+    source: CatalogSource, path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The last line is never a refusal that is over; a change that serves is one line, as ever."""
+    version = source.current.version
+    with caplog.at_level(logging.INFO, logger="switchyard.catalog"):
+        for text in (BROKEN, GOOD, GOOD + "\n", BROKEN, None, GOOD + "\n"):
+            save(path, text) if text is not None else path.unlink()
+            for _ in range(3):
+                clock.seconds += 1
+                assert source.current
+    lines = [record.getMessage() for record in caplog.records]
+    second = source.current.version
+    again = [f"catalog is well again, {one} serves on" for one in (version, second)]
+    assert [True, False, False, True, True, False] == [line.startswith("catalog refused") for line in lines], lines
+    assert (again[0], f"catalog {second} serves (2 models)", again[1]) == (lines[1], lines[2], lines[5])
 
 
 async def test_a_start_with_a_broken_file_is_refused(path: Path, tables: Tables, clock: FakeClock) -> None:
