@@ -14,10 +14,15 @@ from typing import Any, Final, Self
 
 import yaml
 
-from local.simulator import AFTER_CONTENT
+from local.simulator import AFTER_CONTENT, FaultKind
 from tests.bench.client import Answer
 
 OK: Final = 200
+MAY_BREAK: Final = frozenset(AFTER_CONTENT) | {FaultKind.SLOW_DRIP}
+"""Faults that end a stream after its content began; a drip does once it is slower than the attempt's time limit."""
+PROBER: Final = "probe"
+"""The key under which the gateway's own health probes are written down."""
+
 NEVER_SENT: Final = frozenset({"not_admitted", "connection", "tls"})
 """Outcomes of attempts that reached nobody, and so can't be in the upstream's log."""
 
@@ -115,7 +120,7 @@ def audit(
 
 def _answers(verdict: Verdict, seen: Sequence[Seen], received: Iterable[Received]) -> None:
     last = {one.request_id: one for one in received}
-    broken = {name for name, one in last.items() if one.stream and one.fault in set(AFTER_CONTENT)}
+    broken = {name for name, one in last.items() if one.stream and one.fault in MAY_BREAK}
     outcomes = Counter(one.outcome for one in seen)
     excused = sum(one.outcome == "interrupted" and one.request_id in broken for one in seen)
     verdict.tell("requests", len(seen))
@@ -136,8 +141,10 @@ def _attempts(
 ) -> None:
     written = Counter((one["id"], attempt["provider"]) for one in requests for attempt in sent(one))
     logged = Counter((one.request_id, one.provider) for one in received)
-    verdict.expect("requests in usage", usage["requests"], len(seen))
-    verdict.expect("requests that can be looked up", len({one["id"] for one in requests}), len(seen))
+    probes = sum(one.get("key") == PROBER for one in requests)
+    verdict.tell("health probes of the gateway's own", probes)
+    verdict.expect("requests in usage", usage["requests"], len(seen) + probes)
+    verdict.expect("requests that can be looked up", len({one["id"] for one in requests}), len(seen) + probes)
     verdict.tell("fallbacks and retries (attempts beyond the first)", len(received) - len({one.request_id for one in received}))
     verdict.expect("attempts in usage, against the upstream's log", sum(written.values()), len(received))
     verdict.expect("attempts in GET /v1/usage", usage["attempts"], sum(len(one["attempts"]) for one in requests))
