@@ -11,31 +11,11 @@ from typing import Any, Final, Protocol
 from functions.http import Call
 from functions.rendering import NANO, RawHeaders, usd_text
 from functions.schemas_own import MAX_BUDGET_USD
-from shared.core.chat import InferenceRequest, Json, ModelPreferences, Objective, Priority, Requirements
+from shared.core.chat import TASKS, InferenceRequest, Json, ModelPreferences, Objective, Priority, Requirements
 from shared.core.errors import InvalidRequestError
 from shared.core.registry import Registry
 from shared.core.requirements import Hints
 from shared.core.wire_support import OWN_FIELDS
-
-TASKS: Final = frozenset(
-    {
-        "code-generation",
-        "summarization",
-        "conversation",
-        "reasoning",
-        "extraction",
-        "classification",
-        "translation",
-        "creative-writing",
-        "question-answering",
-        "embeddings",
-        # the seed's other names
-        "text-generation",
-        "code",
-        "code-completion",
-        "analysis",
-    }
-)
 
 NO_PREFERENCES: Final = ModelPreferences()
 

@@ -22,13 +22,6 @@ Penalty = Annotated[float, Field(ge=-2, le=2)]
 JsonObject = dict[str, Any]
 
 
-def kind_of(value: object) -> str:
-    """Return the tag of a value that may be text, a list or an object."""
-    if isinstance(value, str):
-        return "~text"
-    return "~list" if isinstance(value, list) else "~object"
-
-
 def text_or_list(value: object) -> str:
     """Return the tag of a value that is text or a list; what is neither is judged as text."""
     return "~list" if isinstance(value, list) else "~text"

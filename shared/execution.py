@@ -95,7 +95,7 @@ class Execution:
         try:
             result = await adapter.complete(call)
         except BaseException:  # cancelled, or a defect: what was sent must be written down either way
-            self._left(sent, text_length=0)
+            self._left(sent)
             raise
         if isinstance(result, Failed):
             return self._failed(sent, result)
@@ -119,7 +119,7 @@ class Execution:
             seconds = call.timeouts.first_content
             result = Failed(FailureKind.TIMEOUT, f"{sent.deployment.id} sent no content within {seconds:.0f} s.")
         except BaseException:  # cancelled, or a defect: what was sent must be written down either way
-            self._left(sent, text_length=0)
+            self._left(sent)
             await events.aclose()
             raise
         if result is not None:
@@ -183,9 +183,9 @@ class Execution:
         record = self._write(sent, failed.kind.value, self._seen(0) if maybe_billed else None, failed=failed)
         return AttemptFailed(self.elapsed(), failed, billed=record.cost)
 
-    def _left(self, sent: Sent, *, text_length: int) -> None:
+    def _left(self, sent: Sent) -> None:
         self.gateway.health.cancelled(sent.deployment.id)
-        self._write(sent, FailureKind.CANCELLED.value, self._seen(text_length))
+        self._write(sent, FailureKind.CANCELLED.value, self._seen(0))
 
     def stream_ended(self, stream: Open, seen: Seen, failed: Failed | None) -> None:
         """Write down a committed stream: it came to its end (``failed`` None), broke, or its client left (CANCELLED)."""

@@ -8,7 +8,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Final
 
 from shared.catalog.findings import suggestion
-from shared.core.chat import AUTO, Capability
+from shared.core.chat import AUTO, TASKS, Capability
 from shared.core.registry import MAX_ALIAS_DEPTH, Auth, Lifecycle, ProviderKind
 
 if TYPE_CHECKING:
@@ -18,26 +18,6 @@ if TYPE_CHECKING:
 
 MissingNames = Mapping[tuple[str | int, ...], tuple[str, ...]]
 """By path: the environment names a credential or an endpoint needs and that are not set."""
-
-TASKS: Final = frozenset(
-    {
-        "code-generation",
-        "summarization",
-        "conversation",
-        "reasoning",
-        "extraction",
-        "classification",
-        "translation",
-        "creative-writing",
-        "question-answering",
-        "embeddings",
-        "text-generation",
-        "code",
-        "code-completion",
-        "analysis",
-    }
-)
-"""The tasks requests are read for. A rule may name others; callers then say them in ``task_type``."""
 
 
 KEYLESS: Final = frozenset({Auth.NONE, Auth.ENTRA})

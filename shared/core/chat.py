@@ -18,6 +18,28 @@ AUTO: Final = "auto"
 """The model name that leaves the choice to the router; also what an absent ``model`` means."""
 
 
+TASKS: Final = frozenset(
+    {
+        "code-generation",
+        "summarization",
+        "conversation",
+        "reasoning",
+        "extraction",
+        "classification",
+        "translation",
+        "creative-writing",
+        "question-answering",
+        "embeddings",
+        # the first catalog format's other names
+        "text-generation",
+        "code",
+        "code-completion",
+        "analysis",
+    }
+)
+"""The tasks every catalog knows. A rule may name others; callers then say them in ``task_type``."""
+
+
 class Operation(StrEnum):
     """What is called; the values are OpenTelemetry's ``gen_ai.operation.name``."""
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from shared.catalog import Loaded, load
-from shared.catalog.crosscheck import TASKS
-from shared.core.chat import AUTO, Capability
+from shared.core.chat import AUTO, TASKS, Capability
 from shared.core.health import HealthSnapshot
 from shared.core.pricing import price_on
 from shared.core.registry import Lifecycle, Registry

@@ -15,6 +15,7 @@ from shared.core.chat import Operation, Usage
 from shared.core.errors import StorageUnavailableError
 from shared.core.records import AttemptRecord, RequestRecord
 from shared.ports import Entity, EntityTable, Op, Tables
+from shared.usage import UsageLog
 from tests.fakes import FakeClock
 
 Record = Callable[..., RequestRecord]
@@ -174,3 +175,9 @@ def record(clock: FakeClock, attempt: Attempt) -> Record:
         return RequestRecord(**{**values, **changes})
 
     return make
+
+
+@pytest.fixture
+def log(tables: Tables, clock: FakeClock) -> UsageLog:
+    """Return an empty log."""
+    return UsageLog(tables, clock)

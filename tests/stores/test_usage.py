@@ -29,12 +29,6 @@ Attempt = Callable[..., AttemptRecord]
 DAY = 86_400.0
 
 
-@pytest.fixture
-def log(tables: Tables, clock: FakeClock) -> UsageLog:
-    """Return an empty log."""
-    return UsageLog(tables, clock)
-
-
 def always(*group_by: str, **filters: str) -> UsageQuery:
     """Return a query over all times."""
     return UsageQuery(0, math.inf, group_by, **filters)
