@@ -9,6 +9,7 @@
     ├── NotFoundError                no such request, key, response …
     ├── ConflictError                the state moved on: a version or name that is taken
     ├── RateLimitError               too many requests; ``retry_after`` says when to come back
+    ├── BudgetExceededError          a hard budget does not cover the request; ``budget`` names it
     ├── AllAttemptsFailedError       every allowed candidate was tried or is cooling down; carries the attempts
     ├── DeadlineExceededError        the request's own deadline passed first
     ├── StreamInterruptedError       a stream broke after content had been passed on; nothing is retried
@@ -77,7 +78,30 @@ class ConflictError(GatewayError):
 
 
 class RateLimitError(GatewayError):
-    """Too many requests: every candidate is throttled by its provider. ``retry_after`` is the soonest."""
+    """Too many requests: the caller's own limit, or every candidate throttled by its provider.
+
+    ``retry_after`` is the soonest it makes sense to come back; ``headers`` are the ``x-ratelimit-…`` headers that say why.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        retry_after: float | None = None,
+        headers: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        super().__init__(message, code=code, retry_after=retry_after)
+        self.headers = tuple(headers)
+
+
+class BudgetExceededError(GatewayError):
+    """What a hard budget has left does not cover the request. ``budget`` is its id, ``resets_at`` its period's end (epoch)."""
+
+    def __init__(self, message: str, *, budget: str, resets_at: float | None = None) -> None:
+        super().__init__(message, code="insufficient_quota")
+        self.budget = budget
+        self.resets_at = resets_at
 
 
 class AllAttemptsFailedError(GatewayError):

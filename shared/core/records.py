@@ -16,7 +16,9 @@ SUCCEEDED: Final = "succeeded"
 class Caller:
     """Who calls and who pays. ``key_id`` is public (it appears in usage), never the key itself.
 
-    ``models`` are the model names this key may ask for; None is all.
+    ``models`` are the model names this key may ask for; None is all. ``budgets`` are the ids of budgets the key is bound to,
+    beside those whose scope covers it. ``requests_per_minute`` and ``tokens_per_minute`` are the key's own limits, None for
+    none; ``tags`` (such as a cost centre) are written down with its usage.
     """
 
     key_id: str
@@ -24,6 +26,10 @@ class Caller:
     admin: bool = False
     name: str = ""
     models: frozenset[str] | None = None
+    budgets: tuple[str, ...] = ()
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,9 @@ class AttemptRecord:
 class RequestRecord:
     """One request with all its attempts. ``cost`` is the sum over billed attempts; None when one of them is unknown.
 
+    ``billed`` is what the logical request costs its caller: the attempt that answered, without those that failed before it.
     ``trace`` is the decision as plain JSON values: the inputs `shared.core.router.replay` needs, and the route it gave.
+    ``tags`` are the key's. ``recovered`` marks a record made from the ledger because the process that served the request died.
     """
 
     request_id: str
@@ -77,4 +85,7 @@ class RequestRecord:
     cost: int | None = None
     exact: bool = True
     simulated: bool = False
+    billed: int | None = None
+    recovered: bool = False
+    tags: Mapping[str, str] = field(default_factory=dict)
     trace: Mapping[str, Any] = field(default_factory=dict)
