@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -74,7 +74,7 @@ class UsageLog:
     def __init__(self, tables: Tables, clock: Clock) -> None:
         self._table = tables.table(rows.TABLE)
         self._clock = clock
-        self._pending: dict[str, str] = {}  # texts by request id
+        self._pending: dict[str, tuple[str, float]] = {}  # by request id: its text, and when it was taken
         self._known_days: set[str] = set()
         self._lock = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -98,7 +98,7 @@ class UsageLog:
             self.dropped_traces += 1
             record = replace(record, trace={"truncated": True, "reason": "the store did not answer"})
         try:
-            self._pending[record.request_id] = rows.text_of(record)
+            self._pending[record.request_id] = (rows.text_of(record), self._clock.now())
         except (TypeError, ValueError, AttributeError) as error:
             self._drop(f"The usage record of {record.request_id:.60} can't be written: {type(error).__name__}")
             return
@@ -112,6 +112,25 @@ class UsageLog:
         last = next(reversed(self._pending))
         while last in self._pending:
             await self._write()
+
+    def written_until(self) -> float:
+        """Return the wall-clock moment before which every record that was taken is in the store: now when nothing waits."""
+        return min([taken for _, taken in self._pending.values()], default=self._clock.now())
+
+    async def insert_recovered(self, records: Sequence[RequestRecord]) -> int:
+        """Insert what is known of a dead process's requests; return how many were not there yet.
+
+        Requests that are there stay as they are. Raise `StorageUnavailableError` when the store did not take all of them: then
+        call again with the same ones.
+        """
+        texts: dict[str, str] = {}
+        for record in records:
+            if record.request_id not in self._pending:
+                texts[record.request_id] = rows.text_of(record)
+        new = 0
+        for batch in await self._batches(list(texts.items())):
+            new += await self._insert(batch)
+        return new
 
     async def aclose(self) -> None:
         """Write what is left, trying for a few seconds; what could not be written is counted and reported. Never raises."""
@@ -161,7 +180,7 @@ class UsageLog:
     async def _write(self) -> None:
         """Write the oldest records; those that are in the store, or can never be, leave the queue."""
         async with self._lock:
-            batches = await self._batches(list(itertools.islice(self._pending.items(), _GROUP)))
+            batches = await self._batches(self._oldest())
             writing = []
             for batch in batches:
                 writing.append(asyncio.ensure_future(self._write_batch(batch)))
@@ -169,6 +188,9 @@ class UsageLog:
             failures = [failed for failed in await asyncio.gather(*writing) if failed is not None]
         if failures:
             raise failures[0]
+
+    def _oldest(self) -> list[tuple[str, str]]:
+        return [(request_id, text) for request_id, (text, _) in itertools.islice(self._pending.items(), _GROUP)]
 
     async def _batches(self, pending: list[tuple[str, str]]) -> list[_Batch]:
         open_batches: dict[str, _Batch] = {}
@@ -201,14 +223,22 @@ class UsageLog:
 
     async def _write_batch(self, batch: _Batch) -> StorageUnavailableError | None:
         try:
-            if not await self._inserted(batch.ops):
-                for request_id, op in zip(batch.requests, batch.ops, strict=True):
-                    await self._write_one(request_id, op)
+            new = await self._insert(batch)
         except StorageUnavailableError as error:
             return error
+        self.duplicates += len(batch.requests) - new
         for request_id in batch.requests:
             self._pending.pop(request_id, None)
         return None
+
+    async def _insert(self, batch: _Batch) -> int:
+        """Insert rows; return how many were not there yet."""
+        if await self._inserted(batch.ops):
+            return len(batch.ops)
+        new = 0
+        for request_id, op in zip(batch.requests, batch.ops, strict=True):
+            new += await self._insert_one(request_id, op)
+        return new
 
     async def _inserted(self, ops: list[Op]) -> bool:
         """Insert in one transaction; False when that can't be, for the sake of one of the rows."""
@@ -218,14 +248,15 @@ class UsageLog:
             return False
         return True
 
-    async def _write_one(self, request_id: str, op: Op) -> None:
-        """Insert one request; leave a row that is there as it is."""
+    async def _insert_one(self, request_id: str, op: Op) -> bool:
+        """Insert one request, and say whether it was not there yet; leave a row that is there as it is."""
         try:
             await self._table.transact([op])
         except EntityExistsError:
-            self.duplicates += 1
+            return False
         except InvalidEntityError as error:
             self._drop(f"The usage record of {request_id:.60} can't be stored: {error.message}")
+        return True
 
     def _drop(self, message: str) -> None:
         self.dropped += 1
@@ -238,7 +269,7 @@ class UsageLog:
         """Return what is known of a request, written or still waiting, or None."""
         waiting = self._pending.get(request_id)
         if waiting is not None:
-            return replace(rows.stored_request(rows.document_in(waiting)), pending=True)
+            return replace(rows.stored_request(rows.document_in(waiting[0])), pending=True)
         place = rows.place_of(request_id)
         row = await self._table.get(place.partition, place.request)
         if row is None:

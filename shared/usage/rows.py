@@ -188,6 +188,8 @@ def _fitting(value: object, limit: int) -> object:
         return max(-_INT64, min(value, _INT64))
     if isinstance(value, tuple):
         return [_fitting(one, limit) for one in value]
+    if isinstance(value, Mapping):
+        return {_fitting(name, limit): _fitting(one, limit) for name, one in value.items()}
     if is_dataclass(value):
         return {one.name: _fitting(getattr(value, one.name), limit) for one in fields(value)}
     return value
@@ -239,6 +241,9 @@ def stored_request(found: Document) -> StoredRequest:
         cost=row.find_whole("cost"),
         exact=row.flag("exact"),
         simulated=row.flag("simulated"),
+        billed=row.find_whole("billed"),
+        recovered=row.flag("recovered"),
+        tags=tags_in(found.get("tags")),
         trace=trace,
     )
     return StoredRequest(record)
@@ -282,6 +287,16 @@ def _attempt(row: Fields) -> AttemptRecord:
         provider_request_id=row.find_text("provider_request_id"),
         message=row.find_text("message"),
     )
+
+
+def tags_in(found: object) -> Mapping[str, str]:
+    """Return what a row says its tags are; raise `ValueError` for what are none. Rows from before there were any have none."""
+    if found is None:
+        return {}
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        message = "the tags are not texts by name"
+        raise ValueError(message)
+    return found
 
 
 def _usage(attempt: Fields) -> Usage | None:
