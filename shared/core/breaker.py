@@ -2,8 +2,9 @@
 
 ``CLOSED`` lets calls pass. Failures open it: three in a row, or half of at least ten among the last twenty. ``OPEN`` refuses
 until the cooldown ends, which doubles with each opening in a row; then ``HALF_OPEN`` lets one probe through at a time, under a
-lease, so that a prober that dies can't hold it half open. A provider that asks for a pause (429 with Retry-After) is obeyed for
-exactly that long and then closes by itself: it did not break. Which failure means what is `shared.core.failures.RULES`.
+lease, so that a prober that dies can't hold it half open. Once a probe has closed it, traffic comes back gradually (`ramp`). A
+provider that asks for a pause (429 with Retry-After) is obeyed for exactly that long and then it closes by itself: it did not
+break. Which failure means what is `shared.core.failures.RULES`.
 
 Time is an argument everywhere: seconds of one monotonic clock.
 """
@@ -23,18 +24,23 @@ FOREVER: Final = 1e9
 
 @dataclass(frozen=True, slots=True)
 class BreakerPolicy:
-    """When it opens and for how long (seconds)."""
+    """When it opens and for how long; seconds, and shares of 0..1.
+
+    After it closes, ``ramp_from`` of the traffic is let through at once and all of it ``ramp`` seconds later.
+    """
 
     consecutive: int = 3
     window: int = 20
     min_calls: int = 10
     failure_share: float = 0.5
     cooldown: float = 5.0
-    max_cooldown: float = 15.0
+    max_cooldown: float = 10.0
     throttle_pause: float = 2.0
     max_pause: float = 86_400.0
     disabled_pause: float = 300.0
     lease: float = 60.0
+    ramp: float = 6.0
+    ramp_from: float = 0.1
 
 
 DEFAULT_POLICY: Final = BreakerPolicy()
@@ -50,7 +56,10 @@ class Admission(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """One deployment's breaker. ``outcomes`` are the latest calls, newest last, True for a failure."""
+    """One deployment's breaker. ``outcomes`` are the latest calls, newest last, True for a failure.
+
+    ``closed_at`` is when a probe closed it; None once its traffic is back, or if it never opened.
+    """
 
     state: BreakerState = BreakerState.CLOSED
     outcomes: tuple[bool, ...] = ()
@@ -60,6 +69,7 @@ class Breaker:
     cooling: bool = False
     lease_until: float = 0.0
     disabled: str | None = None
+    closed_at: float | None = None
 
 
 NEW: Final = Breaker()
@@ -84,16 +94,37 @@ def admit(breaker: Breaker, now: float, policy: BreakerPolicy = DEFAULT_POLICY) 
     return replace(breaker, state=BreakerState.HALF_OPEN, lease_until=now + policy.lease), Admission.PROBE
 
 
-def succeeded(breaker: Breaker, *, started_at: float, policy: BreakerPolicy = DEFAULT_POLICY) -> Breaker:
-    """Record a success of a call that started then. One that started before the breaker opened proves nothing about now."""
+def ramp(breaker: Breaker, now: float, policy: BreakerPolicy = DEFAULT_POLICY) -> float:
+    """Return the share of its traffic that a closed breaker lets through: 1, or less for a while after a probe closed it."""
+    if breaker.closed_at is None:
+        return 1.0
+    done = (now - breaker.closed_at) / policy.ramp if policy.ramp > 0 else 1.0
+    return min(1.0, policy.ramp_from + (1.0 - policy.ramp_from) * max(0.0, done))
+
+
+def succeeded(
+    breaker: Breaker, *, started_at: float, now: float | None = None, policy: BreakerPolicy = DEFAULT_POLICY
+) -> Breaker:
+    """Record a success of a call that started then. One that started before the breaker opened proves nothing about now.
+
+    With ``now``, a breaker that this closes lets its traffic back gradually; without, at once.
+    """
     if breaker.state is BreakerState.CLOSED:
         # The usual case, on every request: nothing to forget, nothing to change.
-        if not any(breaker.outcomes):
-            return breaker if breaker.openings == 0 and not breaker.outcomes else Breaker()
-        return replace(breaker, outcomes=_push(breaker.outcomes, failed=False, policy=policy))
+        if breaker is NEW:
+            return breaker
+        if any(breaker.outcomes):
+            return replace(breaker, outcomes=_push(breaker.outcomes, failed=False, policy=policy))
+        ramping = now is not None and ramp(breaker, now, policy) < 1.0
+        return replace(NEW, closed_at=breaker.closed_at) if ramping else NEW
     if breaker.cooling or started_at < breaker.opened_at:
         return breaker
-    return Breaker()
+    return closed(now)
+
+
+def closed(now: float | None) -> Breaker:
+    """Return a breaker that has just been closed; ``now`` None: with all its traffic at once."""
+    return NEW if now is None else replace(NEW, closed_at=now)
 
 
 def failed(
@@ -101,11 +132,15 @@ def failed(
     kind: FailureKind,
     *,
     now: float,
+    started_at: float | None = None,
     retry_after: float | None = None,
     policy: BreakerPolicy = DEFAULT_POLICY,
 ) -> Breaker:
-    """Record a failure of that kind."""
+    """Record a failure of that kind. A call that started before the breaker closed proves nothing against it."""
     effect = RULES[kind].breaker
+    straggler = breaker.closed_at is not None and started_at is not None and started_at < breaker.closed_at
+    if straggler and effect is BreakerEffect.FAILURE:
+        return breaker
     match effect:
         case BreakerEffect.NONE:
             return release(breaker)
@@ -129,7 +164,7 @@ def _failure(breaker: Breaker, now: float, retry_after: float | None, policy: Br
         return pushed  # a straggler from before it opened
     if breaker.state is BreakerState.CLOSED and not _trips(pushed.outcomes, policy):
         return pushed
-    pause = min(policy.max_cooldown, policy.cooldown * 2**breaker.openings)
+    pause = min(policy.max_cooldown, policy.cooldown * 2.0 ** min(breaker.openings, 20))
     if retry_after is not None:
         pause = max(pause, min(retry_after, policy.max_pause))
     return _open(pushed, now, pause)
@@ -139,7 +174,7 @@ def _cool_down(breaker: Breaker, now: float, retry_after: float | None, policy: 
     pause = policy.throttle_pause if retry_after is None else min(max(retry_after, 0.0), policy.max_pause)
     if breaker.state is BreakerState.CLOSED or breaker.cooling:
         until = max(breaker.open_until if breaker.cooling else 0.0, now + pause)  # a pause is never shortened
-        return replace(breaker, state=BreakerState.OPEN, cooling=True, opened_at=now, open_until=until)
+        return replace(breaker, state=BreakerState.OPEN, cooling=True, opened_at=now, open_until=until, closed_at=None)
     # Already open, or its probe was throttled: it answers, so only the pause is left to wait for.
     until = max(breaker.open_until, now + pause)
     return replace(breaker, state=BreakerState.OPEN, opened_at=now, open_until=until, lease_until=0.0)
@@ -154,6 +189,7 @@ def _open(breaker: Breaker, now: float, pause: float) -> Breaker:
         open_until=max(breaker.open_until, now + pause),
         openings=breaker.openings + 1,
         lease_until=0.0,
+        closed_at=None,
     )
 
 

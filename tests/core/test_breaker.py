@@ -82,9 +82,9 @@ def test_a_good_probe_closes_it_and_a_bad_one_opens_it_for_longer() -> None:
         breaker, verdict = admit(breaker, now)
         assert Admission.PROBE is verdict
         breaker = failed(breaker, ERROR, now=now)
-    assert [5, 10, 15, 15] == pauses
-    breaker, _ = admit(breaker, now + 15)
-    assert NEW == succeeded(breaker, started_at=now + 15)
+    assert [5, 10, 10, 10] == pauses
+    breaker, _ = admit(breaker, now + 10)
+    assert NEW == succeeded(breaker, started_at=now + 10)
 
 
 def test_a_success_that_began_before_it_opened_proves_nothing() -> None:
