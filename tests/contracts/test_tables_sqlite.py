@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import sqlite3
 import subprocess
@@ -38,6 +39,18 @@ async def test_a_file_is_there_after_closing(tmp_path: Path) -> None:
     assert await second.table("contract").get("p", "r") == Entity("p", "r", VALUES, etag)
     assert await second.table("contract").replace(Entity("p", "r", {}, etag)) != etag
     await second.aclose()
+
+
+async def test_the_sign_of_zero_is_kept() -> None:
+    """A file keeps a double to the bit; the emulator does not, so the contract can't ask for it."""
+    store = open_tables("memory:")
+    await store.table("contract").insert(Entity("p", "r", {"x": -0.0}))
+
+    found = await store.table("contract").get("p", "r")
+
+    assert found is not None
+    assert math.copysign(1, float(found.properties["x"])) == -1
+    await store.aclose()
 
 
 async def test_memory_is_private() -> None:
