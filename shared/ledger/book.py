@@ -1,0 +1,379 @@
+"""The ledger: holds what a call may cost before it is sent, settles what it did cost, on any number of instances.
+
+    hold = await ledger.reserve(Intent(request_id, attempt, facts), accounts, amount)
+    …send…
+    ledger.settle(hold, charged)      or      ledger.void(hold)
+
+See `shared.ledger.rows` for what is stored, docs/ledger.md for why it can't overspend.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import orjson
+
+from shared.core.budgets import Account, Balance
+from shared.core.errors import StorageUnavailableError
+from shared.ledger import rows
+from shared.ledger.corrections import LateSettlement, correct
+from shared.ledger.journal import SessionLostError
+from shared.ledger.policy import DEFAULT_POLICY, LedgerPolicy
+from shared.ledger.recovery import RecoveredSession, Recovery
+from shared.ledger.session import Session
+from shared.ports import Clock, Tables
+
+MAX_SESSIONS_LOST: Final = 5
+"""How often a reservation begins anew because its session was lost under way."""
+CLOSING_SECONDS: Final = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What is about to be sent: attempt ``attempt`` of a request, and facts about it that recovery writes down."""
+
+    request_id: str
+    attempt: int
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Hold:
+    """Money held for one attempt. ``amount`` may be less than was asked for if less was said to do."""
+
+    intent: Intent
+    amount: int
+    accounts: tuple[Account, ...]
+    session: Session
+    at: float
+    ended: bool = False
+
+    @property
+    def hard(self) -> bool:
+        """Say whether one of its budgets must not be exceeded."""
+        return any(account.hard for account in self.accounts)
+
+
+class Ledger:
+    """The ledger of one process, over the store that all share. To be used from one event loop at a time.
+
+    ``usage_until`` tells the moment before which all usage is written down; ``make_name`` gives names no session has had.
+    """
+
+    def __init__(
+        self,
+        tables: Tables,
+        clock: Clock,
+        instance: str,
+        *,
+        policy: LedgerPolicy = DEFAULT_POLICY,
+        usage_until: Callable[[], float] | None = None,
+        make_name: Callable[[], str] = lambda: secrets.token_hex(8),
+    ) -> None:
+        self._table = tables.table(rows.TABLE)
+        self._clock = clock
+        self._instance = instance
+        self._policy = policy
+        self._usage_until = usage_until or clock.now
+        self._make_name = make_name
+        self._recovery = Recovery(self._table, clock, instance=instance, policy=policy)
+        self._session: Session | None = None
+        self._draining: list[Session] = []
+        self._open: dict[str, float] = {}
+        self._late: list[LateSettlement] = []
+        self._task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.overruns = 0
+
+    # ---- the way of a request ----------------------------------------------------------------------------------------
+
+    async def reserve(self, intent: Intent, accounts: tuple[Account, ...], amount: int, *, least: int | None = None) -> Hold:
+        """Hold ``amount`` nano-USD (or less, but at least ``least``) on every account, before anything is sent.
+
+        With a hard account this returns once the intent is in the store. Otherwise it returns at once, and the intent is
+        written soon: a kill within that time loses it. Raise `BudgetExceededError`, or `StorageUnavailableError` when a
+        hard account's store did not answer in time.
+        """
+        if amount < 0:
+            message = "A reservation can't be below zero."
+            raise ValueError(message)
+        self._open.setdefault(intent.request_id, self._clock.now())
+        if not any([account.hard for account in accounts]):  # noqa: C419  (a list is faster for the usual none or one)
+            return self._hold_softly(intent, accounts, amount)
+        deadline = self._clock.monotonic() + self._policy.wait
+        for _ in range(MAX_SESSIONS_LOST):
+            session = self._current()
+            session.busy += 1
+            try:
+                taken = await session.take(accounts, amount, least=amount if least is None else least, deadline=deadline)
+                session.prefetch([session.lease(account) for account in accounts])
+                return await self._hold(session, intent, accounts, taken, deadline=deadline)
+            except SessionLostError:
+                continue
+            finally:
+                session.busy -= 1
+        message = "The ledger kept losing its session while it held this request's cost. Try again."
+        raise StorageUnavailableError(message, retry_after=1.0)
+
+    def settle(self, hold: Hold, charged: int, *, facts: Mapping[str, Any] | None = None) -> None:
+        """Charge what the attempt cost. Never waits and never raises; doing it twice changes nothing."""
+        self._end(hold, charged, rows.IntentState.DONE, facts)
+
+    def void(self, hold: Hold, *, facts: Mapping[str, Any] | None = None) -> None:
+        """Charge nothing: the provider bills nothing for this outcome, or nothing was sent."""
+        self._end(hold, 0, rows.IntentState.VOID, facts)
+
+    def ended(self, request_id: str) -> None:
+        """Take note that the request's usage has been given to the usage log."""
+        self._open.pop(request_id, None)
+
+    # ---- reading -----------------------------------------------------------------------------------------------------
+
+    async def balance(self, budget: str, period: str, limit: int) -> Balance:
+        """Return what an account's head says; what this process settled in the last seconds may be missing."""
+        key = rows.AccountKey(budget, period)
+        entity = await self._table.get(rows.account_partition(key), rows.HEAD)
+        if entity is None:
+            return Balance(limit)
+        head = rows.head(entity)
+        return Balance(limit, head.spent, head.reserved)
+
+    def seen(self, budget: str, period: str) -> Balance | None:
+        """Return what this process last saw of an account, without asking; None if it never did."""
+        lease = None if self._session is None else self._session.leases.get(rows.AccountKey(budget, period))
+        return None if lease is None else lease.seen
+
+    # ---- housekeeping ------------------------------------------------------------------------------------------------
+
+    async def recover(self) -> list[RecoveredSession]:
+        """Settle dead sessions. For each, write its usage down, then call `finish`. Raise `StorageUnavailableError`."""
+        own = frozenset(session.name for session in self._sessions() if not session.lost)
+        found = await self._recovery.run(own=own)
+        for session in found:
+            if session.charged:
+                _log.warning(
+                    "Recovered the session %s: %d attempts charged at their estimate", session.session, session.charged
+                )
+        return found
+
+    async def finish(self, session: RecoveredSession) -> None:
+        """Forget a recovered session, its usage being written down."""
+        await self._recovery.finish(session.session)
+
+    async def flush(self) -> None:
+        """Write what waits, and have the heads count what is settled. Raise `StorageUnavailableError`."""
+        for session in self._sessions():
+            if not session.lost:
+                await session.journal.flush()
+                await session.fold()
+        await self._correct()
+
+    async def aclose(self) -> None:
+        """Settle and give back what can be in a few seconds; what can't is left to recovery. Never raises."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._session is not None:
+            self._retire(self._session)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSING_SECONDS):
+                for session in list(self._draining):
+                    await self._try_closing(session)
+                with contextlib.suppress(StorageUnavailableError):
+                    await self._correct()
+        for session in self._sessions():
+            await session.stop()
+        self._session, self._draining = None, []
+
+    # ---- within ------------------------------------------------------------------------------------------------------
+
+    def _sessions(self) -> list[Session]:
+        return [*self._draining, *([self._session] if self._session is not None else [])]
+
+    def _current(self) -> Session:
+        """Return the session to write in, a new one if there is none or it has served long enough."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:  # what the loop before left open is left to recovery
+            self._loop, self._session, self._draining, self._task = loop, None, [], None
+        session = self._session
+        if session is not None and (session.lost or session.worn):
+            self._retire(session)
+            session = None
+        if session is None:
+            session = self._session = Session(
+                self._table,
+                self._clock,
+                self._make_name(),
+                instance=self._instance,
+                policy=self._policy,
+                usage_until=self._written_until,
+            )
+        session.used_at = self._clock.monotonic()
+        if self._task is None or self._task.done():
+            self._task = loop.create_task(self._tend(), name="switchyard-ledger")
+        return session
+
+    def _retire(self, session: Session) -> None:
+        session.draining = True
+        self._draining.append(session)
+        if self._session is session:
+            self._session = None
+
+    def _written_until(self) -> float:
+        """Return the moment before which every request's usage is in the usage log, or was never there to be."""
+        oldest = next(iter(self._open.values()), None)
+        written = self._usage_until()
+        return written if oldest is None else min(oldest, written)
+
+    def _hold_softly(self, intent: Intent, accounts: tuple[Account, ...], amount: int) -> Hold:
+        session = self._current()
+        for account in accounts:
+            session.lease(account).take(amount)
+        hold = Hold(intent, amount, accounts, session, at=self._clock.now())
+        session.holds += 1
+        row = _row(hold, rows.IntentState.PENDING, 0, None)
+        session.journal.put(row.row, row.properties())
+        return hold
+
+    async def _hold(
+        self, session: Session, intent: Intent, accounts: tuple[Account, ...], amount: int, *, deadline: float
+    ) -> Hold:
+        """Write the intent of an amount that was taken, and wait until it has landed."""
+        hold = Hold(intent, amount, accounts, session, at=self._clock.now())
+        session.holds += 1
+        row = _row(hold, rows.IntentState.PENDING, 0, None)
+        if session.lost:
+            self._drop(hold)
+            raise SessionLostError
+        session.journal.put(row.row, row.properties(), urgent=True)
+        try:
+            async with asyncio.timeout(max(0.0, deadline - self._clock.monotonic()) + self._policy.wait / 4):
+                landed = await session.journal.written(row.row)
+        except BaseException as error:  # not in time, or the client has gone: nothing was sent
+            if session.journal.withdraw(row.row):
+                self._drop(hold)
+            else:
+                self.void(hold)
+            if isinstance(error, TimeoutError):
+                message = "The ledger did not confirm in time that this request's cost is held. Try again."
+                raise StorageUnavailableError(message, retry_after=1.0) from error
+            raise
+        if not landed:
+            self._drop(hold)
+            raise SessionLostError
+        return hold
+
+    def _drop(self, hold: Hold) -> None:
+        """Undo a hold of which nothing is, or ever will be, in the store."""
+        hold.ended = True
+        hold.session.holds -= 1
+        for account in hold.accounts:
+            lease = hold.session.lease(account) if not hold.session.lost else None
+            if lease is not None:
+                lease.give(hold.amount, 0)
+                lease.landed(hold.amount, 0)
+
+    def _end(self, hold: Hold, charged: int, state: rows.IntentState, facts: Mapping[str, Any] | None) -> None:
+        if hold.ended:
+            return
+        hold.ended = True
+        session = hold.session
+        session.holds -= 1
+        if charged > hold.amount and hold.hard:
+            self.overruns += 1
+            said = "overrun: attempt %d of %s cost %d nano-USD, %d were held"
+            _log.error(said, hold.intent.attempt, hold.intent.request_id, charged, hold.amount)
+        row = _row(hold, state, charged, facts, at=self._clock.now())
+        late = LateSettlement(session.name, row, hold.accounts)
+        if session.lost:
+            self._late.append(late)
+            return
+        leases = [session.lease(account) for account in hold.accounts]
+        for lease in leases:
+            lease.give(hold.amount, charged)
+        session.serve()
+
+        def landed() -> None:
+            for lease in leases:
+                lease.landed(hold.amount, charged)
+
+        session.journal.put(row.row, row.properties(), landed=landed, lost=lambda: self._late.append(late))
+
+    # ---- the background task -----------------------------------------------------------------------------------------
+
+    async def _tend(self) -> None:
+        """Look after the sessions as long as there are any."""
+        while self._session is not None or self._draining or self._late:
+            await self._clock.sleep(self._policy.tick * (0.75 + self._clock.draw() / 2))
+            session = self._session
+            if session is not None and (session.lost or session.worn or session.unused):
+                self._retire(session)
+            for one in self._sessions():
+                await one.tend()
+            for one in list(self._draining):
+                await self._try_closing(one)
+            with contextlib.suppress(StorageUnavailableError):
+                await self._correct()
+            await asyncio.sleep(0)  # a clock that does not really wait must not keep the loop from others
+
+    async def _try_closing(self, session: Session) -> None:
+        if session.lost:
+            if not session.holds and not session.busy:
+                self._draining.remove(session)
+            return
+        if not session.holds and not session.busy:
+            await session.journal.flush()
+        if not session.finished:
+            return
+        try:
+            await session.close()
+        except (SessionLostError, StorageUnavailableError):
+            if session.lost:
+                self._draining.remove(session)
+        else:
+            self._draining.remove(session)
+
+    async def _correct(self) -> None:
+        """Correct what came too late, once its session has been recovered."""
+        for late in list(self._late):
+            if await self._recovery.recover(late.session) is None:
+                continue
+            if not await correct(self._table, late):
+                self._write_anew(late)
+            self._late.remove(late)
+
+    def _write_anew(self, late: LateSettlement) -> None:
+        """Write an attempt of which nothing landed in its own session: it had no hard budget, so nobody waited for it."""
+        if late.intent.state is rows.IntentState.VOID:
+            return
+        session = self._current()
+        for account in late.accounts:
+            session.lease(account).used += late.intent.charged
+        session.journal.put(
+            late.intent.row,
+            late.intent.properties(),
+            lost=lambda: self._late.append(replace(late, session=session.name)),
+        )
+
+
+def _row(
+    hold: Hold, state: rows.IntentState, charged: int, facts: Mapping[str, Any] | None, *, at: float | None = None
+) -> rows.IntentRow:
+    return rows.IntentRow(
+        hold.intent.request_id,
+        hold.intent.attempt,
+        state,
+        hold.amount,
+        charged,
+        tuple([rows.AccountKey(account.budget, account.period) for account in hold.accounts]),
+        orjson.dumps(hold.intent.facts if facts is None else {**hold.intent.facts, **facts}).decode(),
+        hold.at if at is None else at,
+    )

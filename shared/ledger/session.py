@@ -1,0 +1,308 @@
+"""A session: one stretch of a process's life as a writer, with its journal and its leases."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from shared.core.budgets import Account
+from shared.core.errors import BudgetExceededError, StorageUnavailableError
+from shared.ledger import rows
+from shared.ledger.journal import Journal, SessionLostError
+from shared.ledger.leases import Lease
+from shared.ledger.policy import LedgerPolicy
+from shared.ledger.recovery import forget
+from shared.ports import Clock, EntityTable
+
+SPREAD: Final = 0.05
+"""Seconds between looks at an account whose money others hold at the moment."""
+FRESH: Final = 0.5
+"""Seconds for which an account that was seen to be spent is not looked at again."""
+
+
+class Session:
+    """One session. It is ``draining`` when another one has taken its place and only its calls in flight are left."""
+
+    def __init__(
+        self,
+        table: EntityTable,
+        clock: Clock,
+        name: str,
+        *,
+        instance: str,
+        policy: LedgerPolicy,
+        usage_until: Callable[[], float],
+    ) -> None:
+        self.name = name
+        self.journal = Journal(table, clock, name, instance=instance, policy=policy, usage_until=usage_until)
+        self.leases: dict[rows.AccountKey, Lease] = {}
+        self.opened_at = self.used_at = clock.monotonic()
+        self.draining = False
+        self.holds = 0
+        self.busy = 0  # reservations on their way
+        self._table = table
+        self._clock = clock
+        self._policy = policy
+        self._waiting: list[_Waiter] = []
+        self._round = 0
+        self._pump: asyncio.Task[None] | None = None
+        self._prefetching: dict[rows.AccountKey, asyncio.Task[None]] = {}
+
+    @property
+    def lost(self) -> bool:
+        """Say whether recovery has taken it over."""
+        return self.journal.lost
+
+    def lose(self) -> None:
+        """Take note that recovery has taken it over: a lease was found closed."""
+        self.journal.lost = True
+
+    def lease(self, account: Account) -> Lease:
+        """Return the lease on an account, marked in the session's partition before anything else is."""
+        key = rows.AccountKey(account.budget, account.period)
+        lease = self.leases.get(key)
+        if lease is None:
+            lease = self.leases[key] = Lease(account, self.name, table=self._table, clock=self._clock, policy=self._policy)
+            self.journal.put(
+                rows.marker_row(key), {"budget": key.budget, "period": key.period}, urgent=account.hard, landed=lease.mark
+            )
+        elif lease.account != account:
+            lease.account = account  # the limit was changed, or the budget turned from soft to hard
+        return lease
+
+    async def take(self, accounts: Sequence[Account], amount: int, *, least: int, deadline: float) -> int:
+        """Promise ``amount`` (or what there is, but at least ``least``) on every account at once; return how much.
+
+        Waits until ``deadline`` (monotonic) for money that others hold. Raise `BudgetExceededError`,
+        `StorageUnavailableError` or `SessionLostError`.
+        """
+        leases = tuple([self.lease(account) for account in accounts])
+        waiter = _Waiter(leases, amount, least, deadline, self._round)
+        if not self._waiting and self._served(waiter):
+            return waiter.outcome()
+        self._waiting.append(waiter)
+        waiter.done = asyncio.get_running_loop().create_future()
+        if self._pump is None or self._pump.done():
+            self._pump = asyncio.get_running_loop().create_task(self._ask(), name="switchyard-ledger-leases")
+        try:
+            async with asyncio.timeout(deadline - self._clock.monotonic() + SPREAD * 4):
+                await waiter.done
+        except BaseException as error:
+            if waiter.taken is not None:
+                waiter.give_back()
+            elif waiter in self._waiting:
+                self._waiting.remove(waiter)
+            if isinstance(error, TimeoutError):
+                message = "The ledger could not be reached in time to hold this request's cost. Try again."
+                raise StorageUnavailableError(message, retry_after=1.0) from error
+            raise
+        return waiter.outcome()
+
+    def serve(self) -> None:
+        """Give those who wait longest what there is for them: to be called when a settlement has freed something."""
+        served = 0
+        for waiter in self._waiting:
+            if not self._served(waiter):
+                break
+            served += 1
+        if served:
+            del self._waiting[:served]
+
+    def _serve_all(self) -> int:
+        """Look at everybody who waits, also behind one who can't be served yet; return how many were told something."""
+        left = [waiter for waiter in self._waiting if not self._served(waiter)]
+        served = len(self._waiting) - len(left)
+        self._waiting = left
+        return served
+
+    def _served(self, waiter: _Waiter) -> bool:
+        """Serve one who waits, if it can be told what to."""
+        if self.lost:
+            return waiter.refuse(SessionLostError())
+        affordable = min([lease.available for lease in waiter.leases if lease.account.hard])
+        if affordable >= waiter.amount:
+            return waiter.take(waiter.amount)
+        if waiter.round < self._round and affordable >= waiter.least:
+            return waiter.take(affordable)
+        now = self._clock.monotonic()
+        for lease in waiter.leases:
+            if not lease.account.hard or lease.available >= waiter.least:
+                continue
+            known = waiter.round < self._round or now - lease.seen_at < FRESH
+            if known and (lease.out_of_money(waiter.least) or now >= waiter.deadline):
+                return waiter.refuse(BudgetExceededError(_refusal(lease), budget=lease.account.budget))
+        return False
+
+    async def _ask(self) -> None:
+        """Ask the heads for what is missing, as long as somebody waits."""
+        failures = 0
+        while self._waiting:
+            self._round += 1
+            needs = self._needs()
+            try:
+                await asyncio.gather(*(self._more(lease, amount, least) for lease, (amount, least) in needs.items()))
+            except SessionLostError:
+                self.lose()
+            except StorageUnavailableError:
+                failures += 1
+                await self._clock.sleep(self._policy.backoff(failures, self._clock.draw()))
+                continue
+            failures = 0
+            self._round += 1
+            if not self._serve_all() and not all(lease.could_get(1) for lease in needs):
+                await self._clock.sleep(SPREAD * (1 + self._clock.draw()))
+                self._serve_all()
+            await asyncio.sleep(0)
+
+    def _needs(self) -> dict[Lease, tuple[int, int]]:
+        """Return who is short of money, with the smallest amount that is waited for, and the least of it that would do."""
+        needs: dict[Lease, tuple[int, int]] = {}
+        wanted: dict[Lease, int] = {}
+        for waiter in self._waiting:
+            for lease in waiter.leases:
+                if lease.account.hard and lease.available < waiter.amount:
+                    needs[lease] = min(needs.get(lease, (waiter.amount, waiter.least)), (waiter.amount, waiter.least))
+                    wanted[lease] = wanted.get(lease, 0) + waiter.amount
+        for lease, amount in wanted.items():
+            lease.wanted = amount
+        return needs
+
+    async def _more(self, lease: Lease, amount: int, least: int) -> None:
+        if not lease.marked and not await self.journal.written(rows.marker_row(lease.key)):
+            raise SessionLostError
+        await lease.more(amount, least=least)
+
+    def prefetch(self, leases: Sequence[Lease]) -> None:
+        """Start asking for more where what is left won't last, so that the next call need not wait for it."""
+        for lease in leases:
+            if lease.account.hard and lease.running_low and lease.key not in self._prefetching:
+                task = asyncio.get_running_loop().create_task(self._prefetch(lease), name="switchyard-ledger-prefetch")
+                self._prefetching[lease.key] = task
+
+    async def _prefetch(self, lease: Lease) -> None:
+        try:
+            await lease.more(1 + lease.available, least=1)
+        except SessionLostError:
+            self.lose()
+        except StorageUnavailableError:
+            pass
+        finally:
+            self._prefetching.pop(lease.key, None)
+
+    # ---- housekeeping ------------------------------------------------------------------------------------------------
+
+    @property
+    def worn(self) -> bool:
+        """Say whether it has served so long, or written so much, that recovering it would take long."""
+        age = self._clock.monotonic() - self.opened_at
+        return age >= self._policy.rotate_after or self.journal.rows_put >= self._policy.rotate_rows
+
+    @property
+    def unused(self) -> bool:
+        """Say whether nobody has needed it for a while."""
+        idle = self._clock.monotonic() - self.used_at >= self._policy.idle
+        return idle and not self.holds and not self.busy and self.journal.quiet
+
+    async def fold(self) -> None:
+        """Have the heads count what is settled; raise `StorageUnavailableError`."""
+        for lease in list(self.leases.values()):
+            if lease.marked and lease.used != lease.folded and not self.lost:
+                await self._fold(lease, keep=lease.available)
+
+    async def _fold(self, lease: Lease, *, keep: int) -> None:
+        try:
+            await lease.fold(keep=keep)
+        except SessionLostError:
+            self.lose()
+
+    async def tend(self) -> None:
+        """Fold and give back what is due, keep the heartbeat; close leases nobody uses any more. Errors wait for next time."""
+        now = self._clock.monotonic()
+        for lease in list(self.leases.values()):
+            unused = self.draining or now - lease.taken_at >= self._policy.tick
+            due = now - lease.folded_at >= self._policy.fold_every and lease.used != lease.folded
+            if (due or (unused and lease.has_surplus)) and lease.marked and not self.lost:
+                keep = 0 if unused else lease.available
+                with contextlib.suppress(StorageUnavailableError):
+                    await self._fold(lease, keep=keep)
+        if now - self.journal.last_commit >= self._policy.ttl / 3 and not self.lost:
+            await self.journal.beat()
+
+    @property
+    def finished(self) -> bool:
+        """Say whether it is draining and nothing is left but to close it."""
+        return self.draining and not self.holds and not self.busy and self.journal.quiet
+
+    async def close(self) -> None:
+        """Close leases, then the fence, then forget the session; raise `SessionLostError` or `StorageUnavailableError`."""
+        if tasks := self._tasks():
+            await asyncio.wait(tasks)
+        if self.journal.opened:
+            for lease in self.leases.values():
+                await lease.close()
+            await self.journal.close()
+            await forget(self._table, self.name, self._clock.now())
+
+    def _tasks(self) -> list[asyncio.Task[None]]:
+        return [*self._prefetching.values(), *([] if self._pump is None else [self._pump])]
+
+    async def stop(self) -> None:
+        """Stop at once; what is unfinished is left to recovery."""
+        tasks = self._tasks()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.journal.stop()
+
+
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    """A reservation that waits for money. ``round`` is the round of asking it came in."""
+
+    leases: tuple[Lease, ...]
+    amount: int
+    least: int
+    deadline: float
+    round: int
+    done: asyncio.Future[None] | None = None
+    taken: int | None = None
+    refusal: Exception | None = None
+
+    def take(self, amount: int) -> bool:
+        """Take the money."""
+        self.taken = amount
+        for lease in self.leases:
+            lease.take(amount)
+        return self._end()
+
+    def refuse(self, error: Exception) -> bool:
+        """Get none."""
+        self.refusal = error
+        return self._end()
+
+    def give_back(self) -> None:
+        """Return what was taken: nothing was sent, nothing was written."""
+        for lease in self.leases:
+            lease.give(self.taken or 0, 0)
+            lease.landed(self.taken or 0, 0)
+
+    def outcome(self) -> int:
+        """Return what was taken, or raise why nothing was."""
+        if self.taken is None:
+            raise self.refusal or SessionLostError()
+        return self.taken
+
+    def _end(self) -> bool:
+        if self.done is not None and not self.done.done():
+            self.done.set_result(None)
+        return True
+
+
+def _refusal(lease: Lease) -> str:
+    return (
+        f"The budget {lease.account.budget} does not cover this request in the period {lease.account.period}. "
+        "Ask its administrator for more, wait for the next period, or make a smaller request (`max_tokens`)."
+    )
