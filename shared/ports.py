@@ -10,6 +10,7 @@ from typing import Protocol
 from shared.core.chat import Chunk, Completion, Json, Operation
 from shared.core.errors import ConflictError, InvalidRequestError, NotFoundError
 from shared.core.failures import Failed
+from shared.core.limits import Limited, Verdict
 from shared.core.registry import Deployment, Model, Provider, Timeouts
 
 # ---- providers -------------------------------------------------------------------------------------------------------
@@ -230,6 +231,25 @@ class Tables(Protocol):
 
     async def aclose(self) -> None:
         """Write what is pending and close."""
+        ...
+
+
+# ---- rate limits -----------------------------------------------------------------------------------------------------
+
+
+class LimitBackend(Protocol):
+    """Another store of rate limits than the tables, asked instead of them as long as it answers. It never raises."""
+
+    async def admit(self, limits: Sequence[Limited], tokens: int) -> Verdict | None:
+        """Count one request of ``tokens`` against all limits, or against none; None when the backend does not answer."""
+        ...
+
+    async def credit(self, limits: Sequence[Limited], *, requests: int, tokens: int, tick: int) -> None:
+        """Take back part of what was counted under a verdict's tick; lost when the backend does not answer."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connections."""
         ...
 
 
