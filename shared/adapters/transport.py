@@ -10,16 +10,19 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import select
 import socket
 import urllib.request
 from collections.abc import AsyncGenerator, Mapping
 from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from weakref import WeakSet
 
 import aiohttp
 from aiohttp.client_exceptions import UnixClientConnectorError
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from shared.ports import (
@@ -37,6 +40,8 @@ from shared.ports import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from aiohttp.client_proto import ResponseHandler
+    from aiohttp.abc import ResolveResult
     from aiohttp.connector import Connection
     from aiohttp.http import RawResponseMessage
     from aiohttp.streams import StreamReader
@@ -44,8 +49,11 @@ if TYPE_CHECKING:
 KEEP_ALIVE: Final = 50.0
 """Seconds an idle connection may be used again: less than the 60 s and more after which vendors' edges close theirs, so that a
 POST does not meet a connection that is being closed. Servers that close sooner (uvicorn, Node: 5 s) stand near, and their close
-has long arrived and been acted on. What remains, a close that crosses our request on the wire, is a `DisconnectedError`: the
-request may have been read, so failover asks somebody else and the attempt's billing is unknown."""
+has long arrived, if not been acted on: `_hung_up` asks the system. What remains, a close that crosses our request on the wire, is
+a `DisconnectedError`: the request may have been read, so failover asks somebody else and the attempt's billing is unknown."""
+
+_HUNG_UP: Final = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
+"""Linux tells a close by the other side from data; elsewhere a close that the loop has not read yet goes unseen."""
 
 DNS_TTL: Final = 30
 """Seconds a resolved name is kept: vendors steer regions by DNS."""
@@ -255,14 +263,31 @@ class _Target(NamedTuple):
     headers: tuple[str, ...]
 
 
+class _CheckedResolver(ThreadedResolver):
+    """Resolves names only to addresses that may be called: what is connected to is what was checked."""
+
+    def __init__(self, admits: Callable[[str, str], bool]) -> None:
+        super().__init__()
+        self._admits = admits
+
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
+        found = await super().resolve(host, port, family)
+        if not all(self._admits(host, address["host"]) for address in found):
+            message = "The name leads to an address that may not be called."
+            raise OSError(message)
+        return found
+
+
 class _AiohttpTransport:
     """One pool of connections, made when the first request needs it, inside the loop that will run it."""
 
-    def __init__(self, *, limit: int, proxies: Mapping[str, str]) -> None:
+    def __init__(self, *, limit: int, proxies: Mapping[str, str], admits: Callable[[str, str], bool] | None = None) -> None:
         self._limit = limit
         self._proxies = proxies
+        self._admits = admits
         self._pool: aiohttp.TCPConnector | None = None
         self._targets: dict[str, _Target] = {}
+        self._used: WeakSet[ResponseHandler] = WeakSet()
         self._closed = False
 
     async def send(self, request: HttpRequest, *, connect: float, head: float) -> HttpResponse:
@@ -274,7 +299,7 @@ class _AiohttpTransport:
         try:
             target = self._targets.get(request.url) or self._target(request.url)
             written = _render(request, target)
-            connection = await _connected(pool, target, connect)
+            connection = await self._connected(pool, target, connect)
             try:
                 return await _exchange(connection, written, head, bodiless=request.method == "HEAD")
             except BaseException:
@@ -294,8 +319,27 @@ class _AiohttpTransport:
         if self._closed:
             message = "The gateway is shutting down."
             raise ConnectError(message)
-        self._pool = aiohttp.TCPConnector(limit=self._limit, keepalive_timeout=KEEP_ALIVE, ttl_dns_cache=DNS_TTL)
+        resolver = None if self._admits is None else _CheckedResolver(self._admits)
+        self._pool = aiohttp.TCPConnector(
+            limit=self._limit, keepalive_timeout=KEEP_ALIVE, ttl_dns_cache=DNS_TTL, resolver=resolver
+        )
         return self._pool
+
+    async def _connected(self, pool: aiohttp.TCPConnector, target: _Target, seconds: float) -> Connection:
+        """Return a connection that the server had not closed a moment ago, however long this process stood still meanwhile."""
+        while True:
+            try:
+                connection = await pool.connect(target.key, [], _connect_within(seconds))
+            except TimeoutError as error:
+                raise _timed_out_connecting(error) from error
+            protocol = connection.protocol
+            if protocol is None or protocol not in self._used:
+                if protocol is not None:
+                    self._used.add(protocol)
+                return connection
+            if not _hung_up(protocol):
+                return connection
+            _drop(connection)
 
     def _target(self, url: str) -> _Target:
         """Parse a URL and find its proxy: there are as many as the catalog has deployments."""
@@ -341,11 +385,14 @@ def _render(request: HttpRequest, target: _Target) -> bytes:
     return b"".join((text.encode(), b"\r\n\r\n", body))
 
 
-async def _connected(pool: aiohttp.TCPConnector, target: _Target, seconds: float) -> Connection:
-    try:
-        return await pool.connect(target.key, [], _connect_within(seconds))
-    except TimeoutError as error:
-        raise _timed_out_connecting(error) from error
+def _hung_up(protocol: ResponseHandler) -> bool:
+    """Tell whether the server has closed the connection and the loop has not come round to reading so."""
+    transport = protocol.transport
+    if transport is None:
+        return True
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), _HUNG_UP)
+    return bool(poll.poll(0))
 
 
 async def _exchange(connection: Connection, written: bytes, seconds: float, *, bodiless: bool) -> _Response:
@@ -370,10 +417,14 @@ def _connect_within(seconds: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, connect=seconds, ceil_threshold=math.inf)
 
 
-def open_transport(*, limit: int = 0, trust_env: bool = True) -> HttpTransport:
-    """Return the process's HTTP client.
+def open_transport(
+    *, limit: int = 0, trust_env: bool = True, admits: Callable[[str, str], bool] | None = None
+) -> HttpTransport:
+    """Return an HTTP client.
 
     ``limit`` is the most connections at once, 0 for no limit; waiting for one counts as connecting. ``trust_env`` takes proxies
-    from HTTP_PROXY, HTTPS_PROXY and NO_PROXY, read now.
+    from HTTP_PROXY, HTTPS_PROXY and NO_PROXY, read now. ``admits`` says of a host's name and an address it resolves to whether that may
+    be called; with it nothing goes through a proxy, which would resolve names by itself.
     """
-    return _AiohttpTransport(limit=limit, proxies=urllib.request.getproxies_environment() if trust_env else {})
+    proxies = urllib.request.getproxies_environment() if trust_env and admits is None else {}
+    return _AiohttpTransport(limit=limit, proxies=proxies, admits=admits)

@@ -59,6 +59,9 @@ def target_of(url: str, allowed: Collection[str]) -> Target:
     if not _is_listed(target, allowed):
         message = "must lead to a host and port that the operator lists in SWITCHYARD_WEBHOOK_HOSTS"
         raise WebhookRefusedError(message)
+    if _is_address(host) and not may_connect(host, host):
+        message = "must not lead to a private address"
+        raise WebhookRefusedError(message)
     if target.scheme != "https" and host not in LOOPBACK:
         message = "must be https"
         raise WebhookRefusedError(message)
@@ -80,6 +83,14 @@ def may_connect(host: str, address: str) -> bool:
     except ValueError:
         return False
     return found.is_loopback if host.lower() in LOOPBACK else _is_public(found)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:

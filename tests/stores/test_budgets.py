@@ -569,7 +569,7 @@ async def test_a_lost_answer_is_found_out(budgets: Budgets, elsewhere: Budgets, 
     """A write whose answer is lost is looked for: it is told as done when it is, as unknown when that can't be seen."""
     await budgets.create({**GOOD, "id": "b"})
     lost = LostAnswers(budgets._table)
-    budgets._table = lost  # type: ignore[assignment]  # it has what is used of one
+    budgets._table = lost
     changed = await budgets.update("b", {"limit_usd": 7})
     assert (changed.version, (await elsewhere.get("b")).budget.limit) == (2, 7 * 10**9)
     lost.lands = False
