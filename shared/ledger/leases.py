@@ -43,6 +43,7 @@ class Lease:
         self.folded = 0
         self.wanted = 0
         self.marked = False
+        self.closed = False
         self.seen: Balance | None = None
         self.seen_at = NEVER
         self.open_leases = 0
@@ -150,10 +151,14 @@ class Lease:
         return -max(0, self.granted - needed - keep)
 
     async def close(self) -> None:
-        """End the lease: the head counts what was used and gets the rest back. Only when nothing is held or unsettled."""
+        """End the lease: the head counts what was used and gets the rest back. Only when nothing is held or unsettled.
+
+        Done once: a session that could close only some of its leases asks all of them again.
+        """
         async with self._moving:
-            if self._etag or self.used:
+            if not self.closed and (self._etag or self.used):
                 await self._move(lambda _: self.used - self.granted, fold=True, closing=True)
+                self.closed = True
 
     async def _move(self, decide: Decide, *, fold: bool = False, closing: bool = False) -> None:
         conflicts = 0
