@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from shared.usage.log import UsageLog
-from shared.usage.report import GroupBy, UsageQuery, UsageRow
+from shared.usage.report import GroupBy, UsageQuery, UsageReport, UsageRow
+from shared.usage.rollups import RolledUp
 from shared.usage.rows import StoredAttempt, StoredRequest
 
-__all__ = ["GroupBy", "StoredAttempt", "StoredRequest", "UsageLog", "UsageQuery", "UsageRow"]
+__all__ = ["GroupBy", "RolledUp", "StoredAttempt", "StoredRequest", "UsageLog", "UsageQuery", "UsageReport", "UsageRow"]

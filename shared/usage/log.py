@@ -18,7 +18,6 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from shared.core import ids
 from shared.core.errors import InvalidRequestError, StorageUnavailableError
 from shared.core.records import RequestRecord
 from shared.ports import (
@@ -31,9 +30,12 @@ from shared.ports import (
     Op,
     Tables,
 )
-from shared.usage import rows
-from shared.usage.report import Sums, UsageQuery, UsageRow
-from shared.usage.rows import Document, StoredAttempt, StoredRequest
+from shared.usage import rows, scan
+from shared.usage.days import WRITE_WITHIN, slot_end
+from shared.usage.reading import Reading
+from shared.usage.report import Sums, UsageQuery, UsageReport, UsageRow
+from shared.usage.rollups import RolledUp, RollUps
+from shared.usage.rows import StoredAttempt, StoredRequest
 
 GATHER_SECONDS: Final = 0.2
 """How long records gather before they are written together, unless more wait than are written at once. Each commit waits for
@@ -51,6 +53,7 @@ _SLICE: Final = 100
 _MAX_WEIGHT: Final = 1_500_000
 """Bytes of one transaction, so that it stays under the 4 MiB Table Storage takes."""
 _ROW_WEIGHT: Final = 1_000
+_MAX_OPENED: Final = 1_000
 
 _log = logging.getLogger(__name__)
 
@@ -59,8 +62,10 @@ _log = logging.getLogger(__name__)
 class _Batch:
     """Rows of one partition that go together, and whose they are."""
 
+    day: str
     requests: list[str] = field(default_factory=list)
     ops: list[Op] = field(default_factory=list)
+    slots: set[int] = field(default_factory=set)
     weight: int = 0
 
 
@@ -75,7 +80,9 @@ class UsageLog:
         self._table = tables.table(rows.TABLE)
         self._clock = clock
         self._pending: dict[str, tuple[str, float]] = {}  # by request id: its text, and when it was taken
+        self._roll_ups = RollUps(tables, clock)
         self._known_days: set[str] = set()
+        self._opened: dict[tuple[str, int], float] = {}  # slots of days that were opened for late rows, and when
         self._lock = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
@@ -195,23 +202,26 @@ class UsageLog:
     async def _batches(self, pending: list[tuple[str, str]]) -> list[_Batch]:
         open_batches: dict[str, _Batch] = {}
         complete: list[_Batch] = []
-        days: dict[str, None] = {}
+        days: dict[str, set[int]] = {}
         for number, (request_id, text) in enumerate(pending, 1):
             place = rows.place_of(request_id)
-            days[place.day] = None
+            days.setdefault(place.day, set()).add(place.slot)
             weight = _ROW_WEIGHT + 2 * len(text)
             batch = open_batches.get(place.partition)
             if batch is None:
-                batch = open_batches[place.partition] = _Batch()
+                batch = open_batches[place.partition] = _Batch(place.day)
             elif len(batch.ops) >= MAX_TRANSACTION or batch.weight + weight > _MAX_WEIGHT:
                 complete.append(batch)
-                batch = open_batches[place.partition] = _Batch()
+                batch = open_batches[place.partition] = _Batch(place.day)
             batch.requests.append(request_id)
             batch.ops.append(Op(Action.INSERT, rows.entity(text, place)))
+            batch.slots.add(place.slot)
             batch.weight += weight
             if number % _SLICE == 0:
                 await asyncio.sleep(0)
         await self._announce(days)
+        for day, slots in days.items():
+            await self._open_late(day, slots)  # all at once: each batch by itself would be in the others' way
         return [*complete, *open_batches.values()]
 
     async def _announce(self, days: Iterable[str]) -> None:
@@ -220,6 +230,22 @@ class UsageLog:
             if day not in self._known_days:
                 await self._table.transact([Op(Action.UPSERT, Entity(rows.DAYS, day))])
                 self._known_days.add(day)
+
+    async def _open_late(self, day: str, slots: Iterable[int]) -> bool:
+        """Open the slots whose rows are late, see `shared.usage.days`; False when the day's rows are deleted already."""
+        if day == rows.UNDATED:
+            return True
+        now = self._clock.now()
+        late = [slot for slot in slots if now > max(slot_end(day, slot), self._opened.get((day, slot), 0.0)) + WRITE_WITHIN]
+        if not late:
+            return True
+        since = await self._roll_ups.days.open(day, late, now)
+        if since is None:
+            return False
+        if len(self._opened) >= _MAX_OPENED:
+            self._opened.clear()
+        self._opened.update({(day, slot): since for slot in late})
+        return True
 
     async def _write_batch(self, batch: _Batch) -> StorageUnavailableError | None:
         try:
@@ -233,11 +259,25 @@ class UsageLog:
 
     async def _insert(self, batch: _Batch) -> int:
         """Insert rows; return how many were not there yet."""
-        if await self._inserted(batch.ops):
-            return len(batch.ops)
+        if not await self._open_late(batch.day, batch.slots):
+            return await self._insert_undated(batch)
+        new = len(batch.ops)
+        if not await self._inserted(batch.ops):
+            new = sum(
+                [await self._insert_one(request_id, op) for request_id, op in zip(batch.requests, batch.ops, strict=True)]
+            )
+        if not await self._open_late(batch.day, batch.slots):  # it may have taken long
+            return await self._insert_undated(batch)
+        return new
+
+    async def _insert_undated(self, batch: _Batch) -> int:
+        """Insert rows of a day whose rows are rolled up and deleted: they would not be looked for there."""
+        await self._announce([rows.UNDATED])
         new = 0
         for request_id, op in zip(batch.requests, batch.ops, strict=True):
-            new += await self._insert_one(request_id, op)
+            place = rows.undated_place(request_id)
+            row = Entity(place.partition, place.request, op.entity.properties)
+            new += await self._insert_one(request_id, Op(Action.INSERT, row))
         return new
 
     async def _inserted(self, ops: list[Op]) -> bool:
@@ -270,8 +310,8 @@ class UsageLog:
         waiting = self._pending.get(request_id)
         if waiting is not None:
             return replace(rows.stored_request(rows.document_in(waiting[0])), pending=True)
-        place = rows.place_of(request_id)
-        row = await self._table.get(place.partition, place.request)
+        place, late = rows.place_of(request_id), rows.undated_place(request_id)
+        row = await self._table.get(place.partition, place.request) or await self._table.get(late.partition, late.request)
         if row is None:
             return None
         try:
@@ -285,59 +325,48 @@ class UsageLog:
 
         Within a day the order is that of the store. What still waits is written first. A damaged row is skipped and reported.
         """
-        async for entity, found in self._documents(start, end):
-            try:
-                attempts = rows.stored_attempts(found)
-            except ValueError as error:
-                _damaged(entity, error)
-                continue
-            for attempt in attempts:
-                yield attempt
+        first, beyond = bounds(start, end)
+        await self._write_what_waits()
+        for day in await scan.days_with_rows(self._table, first, beyond):
+            async for entity, found in scan.documents(self._table, day, first, beyond):
+                try:
+                    attempts = [] if found is None else rows.stored_attempts(found)
+                except ValueError as error:
+                    scan.report_damage(entity, error)
+                    continue
+                for attempt in attempts:
+                    yield attempt
 
     async def report(self, query: UsageQuery) -> list[UsageRow]:
+        """Return the rows of `summary`."""
+        return (await self.summary(query)).rows
+
+    async def summary(self, query: UsageQuery) -> UsageReport:
         """Add up usage; what still waits is written first. Raise `InvalidRequestError` for a query that makes no sense."""
         sums = Sums(query)
-        async for entity, found in self._documents(query.start, query.end):
-            try:
-                sums.add(found)
-            except ValueError as error:
-                _damaged(entity, error)
-        return sums.rows()
+        first, beyond = bounds(query.start, query.end)
+        await self._write_what_waits()
+        await Reading(sums, self._table, self._roll_ups).add(first, beyond)
+        return sums.report()
 
-    async def _documents(self, start: float, end: float) -> AsyncGenerator[tuple[Entity, Document], None]:
-        first, beyond = _bounds(start, end)
+    async def _write_what_waits(self) -> None:
         with contextlib.suppress(StorageUnavailableError):  # if it is, reading says so
             await self.flush()
-        days = [entity.row async for entity in self._table.query(rows.DAYS)]
-        for day in days:
-            dated = day != rows.UNDATED
-            if dated and not rows.day_of(first) <= day <= rows.day_of(beyond):
-                continue
-            lower = rows.REQUEST + (ids.lowest(first) if dated else "")
-            upper = rows.REQUEST + (ids.lowest(beyond) if dated else "~")
-            for partition in rows.partitions_of(day):
-                async for entity in self._table.query(partition, start=lower, end=upper):
-                    try:
-                        found = rows.document(entity)
-                    except ValueError as error:
-                        _damaged(entity, error)
-                        continue
-                    if dated or first <= _requested_at(found) < beyond:
-                        yield entity, found
+
+    # ---- rolling up --------------------------------------------------------------------------------------------------
+
+    async def roll_up(self, now: float) -> RolledUp:
+        """Roll up what is complete; raise `StorageUnavailableError`. Safe on any number of instances at once."""
+        return await self._roll_ups.roll_up(now)
+
+    async def prune(self, before_day: str) -> int:
+        """Delete the rows of days before a day (``2026-11-22``) that are rolled up; return how many."""
+        return await self._roll_ups.prune(before_day)
 
 
-def _requested_at(found: Document) -> float:
-    moment = found.get("started_at")
-    return moment if isinstance(moment, int | float) else -1.0
-
-
-def _bounds(start: float, end: float) -> tuple[float, float]:
-    latest = 253_402_300_799.0  # the end of the year 9999: what a date can say
+def bounds(start: float, end: float) -> tuple[float, float]:
+    """Return a stretch of time within what a date can say."""
     if not start <= end:
         message = "The start of a report must be before its end."
         raise InvalidRequestError(message, param="start")
-    return min(max(start, 0.0), latest), min(max(end, 0.0), latest)
-
-
-def _damaged(entity: Entity, error: ValueError) -> None:
-    _log.error("The usage row %s in %s is damaged and left out: %s", entity.row, entity.partition, error)
+    return min(max(start, 0.0), scan.LATEST), min(max(end, 0.0), scan.LATEST)

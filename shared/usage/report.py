@@ -1,22 +1,27 @@
-"""Usage added up: what was asked, tried, spent, by any grouping. Streams rows; holds one sum per group."""
+"""Usage added up: what was asked, tried, spent, by any grouping. Takes requests and roll-ups alike; holds one sum per group."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final
+from itertools import repeat
+from typing import Final, NamedTuple
+
+import orjson
 
 from shared.core import ids
 from shared.core.errors import InvalidRequestError
 from shared.core.fields import Fields
-from shared.core.records import SUCCEEDED
+from shared.usage.cells import COUNTS, Cell, Columns, Dims, shares_of
+from shared.usage.rows import Document
+
+TAG: Final = "tag:"
 
 
 class GroupBy(StrEnum):
-    """What usage can be grouped by. Days and hours are UTC, of the moment the request began."""
+    """What usage can be grouped by, beside ``tag:NAME``. Days and hours are UTC, of the moment the request began."""
 
     KEY = "key"
     PROJECT = "project"
@@ -33,7 +38,8 @@ class GroupBy(StrEnum):
 class UsageQuery:
     """A question: requests that began from ``start`` up to but without ``end`` (seconds since the epoch), filtered, grouped.
 
-    ``group_by`` are names of `GroupBy`. A filter of None lets everything through.
+    ``group_by`` are names of `GroupBy`, or ``tag:`` and the name of a tag. A filter of None lets everything through; ``tags``
+    are filters by tag, of which "" lets only requests without that tag through.
     """
 
     start: float
@@ -46,16 +52,17 @@ class UsageQuery:
     provider: str | None = None
     task: str | None = None
     operation: str | None = None
+    tags: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class UsageRow:
-    """One group's sum.
+    """One group's sum. A tag that requests of the group do not have is "".
 
     Requests count under the model and deployment that answered (the original model when none did), attempts under the one
     they called. ``errors`` are requests that failed, ``attempt_errors`` attempts, each by outcome. ``cost`` is nano-USD over
     the attempts whose cost is known; ``cost_unknown`` counts the others; ``underestimates`` counts attempts whose amounts are
-    only what was seen of them.
+    only what was seen of them. ``billed`` and ``billed_unknown`` are the same of requests, without attempts that failed.
     """
 
     group: Mapping[str, str] = field(default_factory=dict)
@@ -71,6 +78,8 @@ class UsageRow:
     cost: int = 0
     cost_unknown: int = 0
     underestimates: int = 0
+    billed: int = 0
+    billed_unknown: int = 0
 
     @property
     def exact(self) -> bool:
@@ -78,130 +87,168 @@ class UsageRow:
         return self.cost_unknown == 0 and self.underestimates == 0
 
 
-_TOKENS: Final = ("input_tokens", "output_tokens", "cache_read", "cache_creation", "reasoning")
-_COMMON: Final = ("request_id", "key_id", "project", "operation", "original_model", "task")
-"""What an attempt shares with its request."""
-_NOTHING: Final = Fields({})
-
-
 @dataclass(frozen=True, slots=True)
-class _Share:
-    """What a request, or one attempt of it, adds to its group."""
+class UsageReport:
+    """The answer: a row for each group, and their sum.
 
-    group: tuple[str, ...]
-    counts: Mapping[str, int]
-    errors: Counter[str] = field(default_factory=Counter)
-    attempt_errors: Counter[str] = field(default_factory=Counter)
+    ``damaged_rows`` counts what could not be read and is in no sum. ``coarse`` says that the start or end fell within a quarter
+    of an hour whose rows are deleted: it is counted whole if it begins in the stretch of time. ``scanned`` counts rows read.
+    """
+
+    rows: list[UsageRow]
+    total: UsageRow
+    damaged_rows: int = 0
+    coarse: bool = False
+    scanned: int = 0
+
+    @property
+    def exact(self) -> bool:
+        """Whether the sums are all there is."""
+        return self.total.exact and self.damaged_rows == 0 and not self.coarse
+
+
+class _Source(NamedTuple):
+    """Where a group's label comes from: a dimension, a tag of it, or the time."""
+
+    dimension: int
+    label: Callable[[str], str]
+
+
+_NO_DIMENSION: Final = -1
+_TAGS: Final = Dims._fields.index("tags")
+_FILTERS: Final = tuple(name for name in GroupBy if name not in {GroupBy.DAY, GroupBy.HOUR})
 
 
 class Sums:
-    """Adds up requests for one query, each as the document in its row (see `shared.usage.rows`)."""
+    """Adds up requests, as the documents in their rows (see `shared.usage.rows`), and roll-ups, for one query."""
 
     def __init__(self, query: UsageQuery) -> None:
-        self._readers = tuple(_reader(name) for name in query.group_by)
         self._group_by = query.group_by
-        wanted = {name: getattr(query, name) for name in _FILTERS}
-        self._filters = tuple((_READERS[name], value) for name, value in wanted.items() if value is not None)
-        self._counts: dict[tuple[str, ...], Counter[str]] = {}
-        self._errors: dict[tuple[str, ...], tuple[Counter[str], Counter[str]]] = {}
+        self._sources = tuple(_source(name) for name in query.group_by)
+        wanted = [(name.value, getattr(query, name.value)) for name in _FILTERS]
+        wanted += [(TAG + name, value) for name, value in query.tags]
+        self._filters = tuple((_source(name), value) for name, value in wanted if value is not None)
+        self._sums: dict[tuple[str, ...], Cell] = {}
+        self.by_hour = GroupBy.HOUR.value in query.group_by
+        self.damaged = 0
+        self.coarse = False
+        self.scanned = 0
 
-    def add(self, request: Mapping[str, Any]) -> None:
+    # ---- requests ----------------------------------------------------------------------------------------------------
+
+    def add(self, request: Document) -> None:
         """Count a request and its attempts, or nothing of it: a broken one is a `ValueError`."""
-        attempts = request["attempts"]
-        common = {name: request.get(name) for name in _COMMON}
-        shares = [self._request({**request, "provider": attempts[-1].get("provider") if attempts else None})]
-        shares += [self._attempt({**common, **attempt, "requested_at": request.get("started_at")}) for attempt in attempts]
+        shares = shares_of(request)
+        moment = _moment(request) if self._timed else ""
         for share in shares:
-            if share is None:
+            dims = share.dims
+            if any(label(dims[at]) != wanted for (at, label), wanted in self._filters):
                 continue
-            if share.group not in self._counts:
-                self._counts[share.group] = Counter()
-                self._errors[share.group] = (Counter(), Counter())
-            self._counts[share.group].update(share.counts)
-            self._errors[share.group][0].update(share.errors)
-            self._errors[share.group][1].update(share.attempt_errors)
+            self._sum([label(dims[at] if at >= 0 else moment) for at, label in self._sources]).add(share)
 
-    def _request(self, properties: Mapping[str, object]) -> _Share | None:
-        row = Fields({**properties, "requested_at": properties.get("started_at")})
-        outcome = row.text("outcome")
-        group = self._group(row)
-        if group is None:
-            return None
-        return _Share(group, {"requests": 1}, errors=Counter() if outcome == SUCCEEDED else Counter([outcome]))
+    @property
+    def _timed(self) -> bool:
+        return any(source.dimension == _NO_DIMENSION for source in self._sources)
 
-    def _attempt(self, properties: Mapping[str, object]) -> _Share | None:
-        row = Fields(properties)
-        outcome = row.text("outcome")
-        cost = row.find_whole("cost")
-        exact = row.flag("exact")
-        usage = row.find_fields("usage") or _NOTHING
-        counts = {name: usage.find_whole(name) or 0 for name in _TOKENS}
-        group = self._group(row)
-        if group is None:
-            return None
-        counts |= {"attempts": 1, "cost": cost or 0, "cost_unknown": int(cost is None), "underestimates": int(not exact)}
-        return _Share(group, counts, attempt_errors=Counter() if outcome == SUCCEEDED else Counter([outcome]))
+    def _sum(self, group: Sequence[str]) -> Cell:
+        return self._sums.setdefault(tuple(group), Cell())
 
-    def rows(self) -> list[UsageRow]:
+    # ---- roll-ups ----------------------------------------------------------------------------------------------------
+
+    def add_columns(self, columns: Columns, day: str, hour: int = 0) -> None:
+        """Count the cells of a day, or of an hour of it."""
+        self.damaged += columns.damaged
+        chosen = self._chosen(columns)
+        if not chosen:
+            return
+        moments = [f"{day}T{at:02}" for at in range(24)]
+        hours: Sequence[int] = columns.hours or list(repeat(hour, len(columns.codes[0])))
+        groups = []
+        for dimension, label in self._sources:
+            values, codes = (columns.values[dimension], columns.codes[dimension]) if dimension >= 0 else (moments, hours)
+            labels = [label(value) for value in values]
+            groups.append([labels[codes[cell]] for cell in chosen])
+        by_group: dict[tuple[str, ...], list[int]] = {}
+        for cell, group in zip(chosen, zip(*groups, strict=True) if groups else repeat(()), strict=False):
+            by_group.setdefault(group, []).append(cell)
+        for group, cells in by_group.items():
+            sums = self._sum(group)
+            sums.counts = [
+                so_far + sum(map(column.__getitem__, cells)) for so_far, column in zip(sums.counts, columns.counts, strict=True)
+            ]
+        if columns.errors or columns.attempt_errors:
+            self._add_errors(columns, {cell: group for group, cells in by_group.items() for cell in cells})
+
+    def _chosen(self, columns: Columns) -> Sequence[int]:
+        """Return the cells that pass the filters."""
+        chosen: Sequence[int] = range(len(columns.codes[0]))
+        for (dimension, label), wanted in self._filters:
+            passing = {code for code, value in enumerate(columns.values[dimension]) if label(value) == wanted}
+            codes = columns.codes[dimension]
+            chosen = [cell for cell in chosen if codes[cell] in passing] if passing else ()
+        return chosen
+
+    def _add_errors(self, columns: Columns, groups: Mapping[int, tuple[str, ...]]) -> None:
+        for sparse, name in ((columns.errors, "errors"), (columns.attempt_errors, "attempt_errors")):
+            for outcome, (places, numbers) in sparse.items():
+                for place, number in zip(places, numbers, strict=True):
+                    if place in groups:
+                        counter = getattr(self._sums[groups[place]], name)
+                        counter[outcome] = counter.get(outcome, 0) + number
+
+    # ---- the answer --------------------------------------------------------------------------------------------------
+
+    def report(self) -> UsageReport:
         """Return the sums, ordered by their groups."""
-        return [
-            UsageRow(
-                group=dict(zip(self._group_by, group, strict=True)),
-                errors=dict(sorted(self._errors[group][0].items())),
-                attempt_errors=dict(sorted(self._errors[group][1].items())),
-                **counts,
-            )
-            for group, counts in sorted(self._counts.items())
+        total = Cell()
+        for cell in self._sums.values():
+            total.merge(cell)
+        found = [
+            _row(cell, dict(zip(self._group_by, group, strict=True))) for group, cell in sorted(self._sums.items(), key=_group)
         ]
-
-    def _group(self, row: Fields) -> tuple[str, ...] | None:
-        for read, wanted in self._filters:
-            if read(row) != wanted:
-                return None
-        return tuple(read(row) for read in self._readers)
+        return UsageReport(found, _row(total, {}), self.damaged, self.coarse, self.scanned)
 
 
-def _reader(name: str) -> Callable[[Fields], str]:
-    reader = _READERS.get(name)
-    if reader is None:
-        message = f"Usage can't be grouped by `{name}`. It can be by {', '.join(_READERS)}."
+def _group(item: tuple[tuple[str, ...], Cell]) -> tuple[str, ...]:
+    return item[0]
+
+
+def _row(cell: Cell, group: Mapping[str, str]) -> UsageRow:
+    return UsageRow(
+        group=group,
+        errors=dict(sorted(cell.errors.items())),
+        attempt_errors=dict(sorted(cell.attempt_errors.items())),
+        **dict(zip(COUNTS, cell.counts, strict=True)),
+    )
+
+
+def _source(name: str) -> _Source:
+    if name.startswith(TAG) and name != TAG:
+        return _Source(_TAGS, _tag(name.removeprefix(TAG)))
+    if name in Dims._fields[:_TAGS]:
+        return _Source(Dims._fields.index(name), str)
+    length = _TIME_LENGTHS.get(name)
+    if length is None:
+        message = f"Usage can't be grouped by `{name:.60}`. It can be by {', '.join(GroupBy)}, or tag:NAME."
         raise InvalidRequestError(message, param="group_by")
-    return reader
+    return _Source(_NO_DIMENSION, lambda moment: moment[:length])
 
 
-def _named(name: str) -> Callable[[Fields], str]:
-    return lambda row: row.find_text(name) or ""
+_TIME_LENGTHS: Final[Mapping[str, int]] = {GroupBy.DAY.value: 10, GroupBy.HOUR.value: 13}
+"""How much of an ISO moment tells the day, and the hour."""
 
 
-def _model(row: Fields) -> str:
-    return row.find_text("model") or row.find_text("original_model") or ""
+def _tag(name: str) -> Callable[[str], str]:
+    def label(tags: str) -> str:
+        return str(orjson.loads(tags).get(name, "")) if tags else ""
+
+    return label
 
 
-def _day(row: Fields) -> str:
-    return _moment(row)[:10]
-
-
-def _hour(row: Fields) -> str:
-    return _moment(row)[:13]
-
-
-def _moment(row: Fields) -> str:
+def _moment(request: Document) -> str:
+    row = Fields(request)
     try:
         moment = ids.time_of(row.text("request_id"))
     except ValueError:
-        moment = row.number("requested_at")
+        moment = row.number("started_at")
     return datetime.fromtimestamp(moment, UTC).isoformat()
-
-
-_READERS: Final[Mapping[str, Callable[[Fields], str]]] = {
-    GroupBy.KEY.value: _named("key_id"),
-    GroupBy.PROJECT.value: _named("project"),
-    GroupBy.MODEL.value: _model,
-    GroupBy.DEPLOYMENT.value: _named("deployment"),
-    GroupBy.PROVIDER.value: _named("provider"),
-    GroupBy.TASK.value: _named("task"),
-    GroupBy.OPERATION.value: _named("operation"),
-    GroupBy.DAY.value: _day,
-    GroupBy.HOUR.value: _hour,
-}
-_FILTERS: Final = tuple(name for name in _READERS if name not in {GroupBy.DAY.value, GroupBy.HOUR.value})

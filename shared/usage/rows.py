@@ -52,12 +52,19 @@ Document = Mapping[str, Any]
 """What a row's text says: the fields of a `RequestRecord`, by name."""
 
 
+SLOT_SECONDS: Final = 900
+"""A day's slots are what is rolled up at once, see `shared.usage.days`."""
+SLOTS: Final = 96
+_SLOT_MS: Final = SLOT_SECONDS * 1000
+
+
 class Place(NamedTuple):
-    """Where a request's rows are."""
+    """Where a request's rows are. ``slot`` is the quarter of an hour of its day, -1 for what is undated."""
 
     day: str
     partition: str
     name: str
+    slot: int
 
     @property
     def request(self) -> str:
@@ -103,10 +110,15 @@ def place_of(request_id: str) -> Place:
     try:
         moment = ids.time_of(request_id)
     except ValueError:
-        digest = hashlib.sha256(request_id.encode("utf-8", "surrogatepass")).hexdigest()
-        return Place(UNDATED, UNDATED, digest)
+        return undated_place(request_id)
     day = day_of(moment)
-    return Place(day, f"{day}-{ord(request_id[-1]) % SHARDS}", request_id)
+    return Place(day, f"{day}-{ord(request_id[-1]) % SHARDS}", request_id, round(moment * 1000) // _SLOT_MS % SLOTS)
+
+
+def undated_place(request_id: str) -> Place:
+    """Return where the rows of a request are that can't be with those of its day."""
+    digest = hashlib.sha256(request_id.encode("utf-8", "surrogatepass")).hexdigest()
+    return Place(UNDATED, UNDATED, digest, -1)
 
 
 def partitions_of(day: str) -> tuple[str, ...]:
@@ -144,12 +156,18 @@ def text_of(record: RequestRecord) -> str:
 
 def entity(text: str, place: Place) -> Entity:
     """Return the row of a request with this text."""
+    return Entity(place.partition, place.request, properties_of(text))
+
+
+def fits(text: str) -> bool:
+    """Return whether a row can hold a text."""
+    return _units(text) <= _MAX_TEXT
+
+
+def properties_of(text: str) -> dict[str, str]:
+    """Return a row's properties that hold a text."""
     if len(text) <= _CHUNK // 2:
-        return Entity(place.partition, place.request, {"json00": text})
-    return Entity(place.partition, place.request, _chunks(text))
-
-
-def _chunks(text: str) -> dict[str, str]:
+        return {"json00": text}
     step = _CHUNK if text.isascii() else _CHUNK // 2
     return {f"json{at // step:02}": text[at : at + step] for at in range(0, len(text), step)}
 
@@ -200,8 +218,13 @@ def _fitting(value: object, limit: int) -> object:
 
 def document(row: Entity) -> Document:
     """Return what a row says; raise `ValueError` when it says nothing that could be a request."""
+    return document_in(text_in(row))
+
+
+def text_in(row: Entity) -> str:
+    """Return the text that a row holds; raise `ValueError` when it holds none."""
     properties = Fields(row.properties)
-    return document_in("".join([properties.text(name) for name in sorted(row.properties)]))
+    return "".join([properties.text(name) for name in sorted(row.properties)])
 
 
 def document_in(text: str) -> Document:
