@@ -40,8 +40,8 @@ from shared.ports import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aiohttp.client_proto import ResponseHandler
     from aiohttp.abc import ResolveResult
+    from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
     from aiohttp.http import RawResponseMessage
     from aiohttp.streams import StreamReader
@@ -49,8 +49,9 @@ if TYPE_CHECKING:
 KEEP_ALIVE: Final = 50.0
 """Seconds an idle connection may be used again: less than the 60 s and more after which vendors' edges close theirs, so that a
 POST does not meet a connection that is being closed. Servers that close sooner (uvicorn, Node: 5 s) stand near, and their close
-has long arrived, if not been acted on: `_hung_up` asks the system. What remains, a close that crosses our request on the wire, is
-a `DisconnectedError`: the request may have been read, so failover asks somebody else and the attempt's billing is unknown."""
+has long arrived; where the loop stood still and has not acted on it, `_hung_up` asks the system. What remains is a close that
+crosses our request on the wire, a `DisconnectedError`: the request may have been read, so failover asks somebody else and the
+attempt's billing is unknown."""
 
 _HUNG_UP: Final = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 """Linux tells a close by the other side from data; elsewhere a close that the loop has not read yet goes unseen."""

@@ -110,7 +110,9 @@ class SdkTable:
         parameters = {"partition": partition, "start": start, "end": end}
         seen = 0
         try:
-            async for found in self._client.query_entities(condition, parameters=parameters):
+            async for found in self._client.query_entities(
+                condition, parameters=parameters, results_per_page=min(limit or 1000, 1000)
+            ):
                 yield _entity(found)
                 seen += 1
                 if seen == limit:
