@@ -145,10 +145,13 @@ class Lease:
             await self._move(lambda _: self._surplus(keep), fold=True)
 
     def _surplus(self, keep: int) -> int:
-        needed = self.used + self.held + self.unsettled
-        if not self.account.hard or self.granted < needed:
-            return needed - self.granted
-        return -max(0, self.granted - needed - keep)
+        promised = self.used + self.held
+        if not self.account.hard:
+            return promised + self.unsettled - self.granted
+        if self.granted < promised:  # an overrun: it is spent, whatever the limit says
+            return promised - self.granted
+        # What was freed and promised again is in both `held` and `unsettled`: that is no reason to ask for more.
+        return -max(0, self.granted - promised - self.unsettled - keep)
 
     async def close(self) -> None:
         """End the lease: the head counts what was used and gets the rest back. Only when nothing is held or unsettled.
