@@ -132,7 +132,8 @@ class Session:
             if not lease.account.hard or lease.available >= waiter.least:
                 continue
             known = waiter.round < self._round or now - lease.seen_at < FRESH
-            late = now >= waiter.deadline and not lease.could_get(waiter.least)  # else it is the store that is late
+            # At the deadline: if the head had the money, or was never seen, it is the store that is late.
+            late = now >= waiter.deadline and lease.seen is not None and not lease.could_get(waiter.least)
             if known and (late or lease.out_of_money(waiter.least)):
                 return waiter.refuse(BudgetExceededError(_refusal(lease), budget=lease.account.budget))
         return False
