@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import azure.functions as func
+
+from shared.core.access import Role
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -22,10 +24,23 @@ Trigger = Callable[["Request"], Awaitable["Response"]]
 
 
 class Access(StrEnum):
-    """Who may call: any known key, or the administrator's only."""
+    """The least role that may call an endpoint: ``access=Access.ADMIN`` in its row.
 
-    CALLER = "caller"
+    A row that says nothing is for viewers when it reads (GET), and for members otherwise: administration has to say ADMIN.
+    Whatever the role, everybody but administrators sees their own project only (`functions.scopes`).
+    """
+
+    VIEWER = "viewer"
+    MEMBER = "member"
     ADMIN = "admin"
+
+
+ALLOWED: Final[Mapping[Access, frozenset[Role]]] = {
+    Access.VIEWER: frozenset({Role.VIEWER, Role.MEMBER, Role.ADMIN}),
+    Access.MEMBER: frozenset({Role.MEMBER, Role.ADMIN}),
+    Access.ADMIN: frozenset({Role.ADMIN}),
+}
+"""The roles that each access takes. A role that is in no line may do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +67,7 @@ class Endpoint:
     handler: Handler
     summary: str
     tag: str
-    access: Access = Access.CALLER
+    access: Access | None = None
     body: Schema | None = None
     body_required: bool = True
     parameters: tuple[Parameter, ...] = ()
@@ -60,6 +75,11 @@ class Endpoint:
     media_types: tuple[str, ...] = ("application/json",)
     aliases: tuple[str, ...] = ()
     status: int = 200
+
+    @property
+    def least(self) -> Access:
+        """The least role that may call."""
+        return self.access or (Access.VIEWER if self.method == "GET" else Access.MEMBER)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,12 @@ from starlette.responses import Response
 
 from functions.bodies import parse_object, read_body
 from functions.clients import ClientGoneError, ClientWatch
-from functions.endpoints import Access, AnyEndpoint, Endpoint, PublicEndpoint, Trigger
+from functions.endpoints import ALLOWED, AnyEndpoint, Endpoint, PublicEndpoint, Trigger
 from functions.gateway import current
 from functions.problems import Problem, problem_of, unexpected_problem
 from functions.rendering import RawHeaders, Rendered, empty_response, problem_response
 from shared.core import ids
+from shared.core.access import Identity
 from shared.core.errors import (
     AllAttemptsFailedError,
     AuthenticationError,
@@ -40,8 +41,9 @@ logger = logging.getLogger("switchyard.edge")
 CLIENT_CLOSED: Final = 499
 """Nobody receives it; logs and proxies know it as "client closed request"."""
 
-MAX_TOKEN: Final = 512
-ANONYMOUS: Final = Caller(key_id="anonymous", project="default", name="anonymous")
+MAX_TOKEN: Final = 16 * 1024
+"""Entra tokens of people in many groups have several thousand characters."""
+ANONYMOUS: Final = Identity(Caller(key_id="anonymous", project="default", name="anonymous"))
 EXPOSED: Final = (
     b"x-request-id, x-switchyard-model, x-switchyard-deployment, x-switchyard-attempts, x-switchyard-cost-usd, "
     b"x-switchyard-simulated, retry-after, retry-after-ms, x-should-retry"
@@ -155,7 +157,7 @@ def _public(row: PublicEndpoint) -> Trigger:
 
 
 def _authenticated(row: Endpoint) -> Trigger:
-    handler, admin_only = row.handler, row.access is Access.ADMIN
+    handler = row.handler
     # A mistyped filter must not show everything as if it were filtered.
     known = frozenset(parameter.name for parameter in row.parameters) if row.method == "GET" and row.parameters else None
 
@@ -167,10 +169,7 @@ def _authenticated(row: Endpoint) -> Trigger:
         with Boundary(request_id) as boundary:
             gateway = await current()
             marks = _marks(gateway.settings, headers)
-            caller = await authenticate(gateway, headers)
-            if admin_only and not caller.admin:
-                message = "This needs the administrator's key."
-                raise PermissionDeniedError(message)
+            caller = _admit(row, await authenticate(gateway, headers))
             if known is not None and request.scope["query_string"]:
                 _check_query(request, known)
             body = await read_body(
@@ -181,6 +180,15 @@ def _authenticated(row: Endpoint) -> Trigger:
         return _finish(response or boundary.response(), request_id, marks)
 
     return trigger
+
+
+def _admit(row: Endpoint, identity: Identity) -> Caller:
+    """Return who calls, if they have a role that may; raise `PermissionDeniedError`."""
+    if identity.roles.isdisjoint(ALLOWED[row.least]):
+        has = ", ".join(f"`{role}`" for role in sorted(identity.roles)) or "none"
+        message = f"This needs the role `{row.least}`; this key has {has}."
+        raise PermissionDeniedError(message)
+    return identity.caller
 
 
 def _marks(settings: Settings, headers: dict[bytes, bytes]) -> RawHeaders:
@@ -208,7 +216,7 @@ def _read_headers(request: Request) -> dict[bytes, bytes]:
     return {name: value for name, value in request.scope["headers"] if name in _READ}
 
 
-async def authenticate(gateway: Gateway, headers: dict[bytes, bytes]) -> Caller:
+async def authenticate(gateway: Gateway, headers: dict[bytes, bytes]) -> Identity:
     """Return who calls; raise `AuthenticationError` when that is not known and calls without a key are not allowed."""
     token = _token(headers)
     if token is None:
@@ -216,11 +224,11 @@ async def authenticate(gateway: Gateway, headers: dict[bytes, bytes]) -> Caller:
             return ANONYMOUS
         message = "No API key was sent. Send one as `Authorization: Bearer KEY`, `api-key: KEY` or `x-api-key: KEY`."
         raise AuthenticationError(message, code="missing_api_key")
-    caller = await gateway.keys.authenticate(token)
-    if caller is None:
-        message = "The API key is not known here: it was never issued, or it was revoked."
+    identity = await gateway.keys.authenticate(token) if len(token) <= MAX_TOKEN else None
+    if identity is None:
+        message = "The API key is not known here: it was never issued, it has expired, or it was revoked."
         raise AuthenticationError(message)
-    return caller
+    return identity
 
 
 def _token(headers: dict[bytes, bytes]) -> str | None:
@@ -228,7 +236,7 @@ def _token(headers: dict[bytes, bytes]) -> str | None:
     if scheme.lower() != b"bearer" or not token.strip():
         token = headers.get(b"api-key") or headers.get(b"x-api-key") or b""
     token = token.strip()
-    return token[:MAX_TOKEN].decode("latin-1") if token else None
+    return token.decode("latin-1") if token else None
 
 
 def cors_headers(allowed: tuple[str, ...], origin: bytes | None) -> RawHeaders:

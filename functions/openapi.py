@@ -94,8 +94,8 @@ def _operation(row: AnyEndpoint, path: str, schemas: dict[str, Any]) -> dict[str
     if not isinstance(row, Endpoint):
         operation["security"] = []
         return operation
-    if row.access is Access.ADMIN:
-        operation["description"] = "Needs the administrator's key."
+    if row.least is not Access.VIEWER:
+        operation["description"] = _NEEDS[row.least]
     operation["parameters"] = [_parameter(parameter) for parameter in _all_parameters(row, path)]
     if row.body is not None:
         schema = _schema(row.body.adapter, row.body.name, schemas)
@@ -106,6 +106,11 @@ def _operation(row: AnyEndpoint, path: str, schemas: dict[str, Any]) -> dict[str
     }
     return operation
 
+
+_NEEDS: Final = {
+    Access.MEMBER: "Needs the role `member`.",
+    Access.ADMIN: "Needs the administrator's key, or the role `admin`.",
+}
 
 _HEADERS: Final = {"x-request-id": {"schema": {"type": "string"}, "description": "The request's id."}}
 

@@ -1,4 +1,4 @@
-"""The other request bodies: legacy completions, embeddings, feedback, keys, registration."""
+"""The other request bodies: legacy completions, embeddings, feedback, registration."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, with_config
 from typing_extensions import TypedDict
 
 from functions.schemas_chat import OPEN, Sampling, Text, text_or_list
-from functions.schemas_own import Names, OwnFields
+from functions.schemas_own import OwnFields
 
 JsonObject = dict[str, Any]
 CLOSED: Final = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -70,16 +70,6 @@ class FeedbackRequest(TypedDict, total=False):
     request_id: Required[Annotated[str, Field(min_length=1, max_length=128)]]
     rating: Required[Annotated[int, Field(ge=1, le=5)]]
     feedback: Annotated[str, Field(max_length=4_000)] | None
-
-
-@with_config(CLOSED)
-class KeyRequest(TypedDict, total=False):
-    """A new virtual key."""
-
-    name: Required[Annotated[str, Field(min_length=1, max_length=100, description="What the key is for.")]]
-    project: Required[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="Who pays.")]]
-    models: Annotated[Names | None, Field(description="The only models it may ask for; absent means all.")]
-    expires_at: Annotated[float | None, Field(description="Seconds since the epoch; absent means never.")]
 
 
 @with_config(OPEN)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from shared.core.access import Identity
 from shared.core.chat import Chunk, Completion, Json, Operation
 from shared.core.errors import ConflictError, InvalidRequestError, NotFoundError
 from shared.core.failures import Failed
@@ -132,6 +133,21 @@ class TokenSource(Protocol):
 
     async def aclose(self) -> None:
         """Close what it holds."""
+        ...
+
+
+class TokenVerifier(Protocol):
+    """Somebody else's tokens, judged here: Entra ID's in place of keys."""
+
+    async def verify(self, token: str) -> Identity | None:
+        """Return whom a token stands for, None when it is not good.
+
+        Raise `StorageUnavailableError` when that can't be told, because the keys to judge it by could not be had.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Give up what is being fetched."""
         ...
 
 
