@@ -28,9 +28,6 @@ SNAPSHOT_AGE = 0.25
 DOUBT_SECONDS: Final = 2.0
 """How lately a call must have gone well for this instance to try once before it believes that others found it broken."""
 
-FRESH_SECONDS: Final = 10.0
-"""Seconds after which what others said is no longer waited for: this instance decides alone."""
-
 
 @dataclass(slots=True)
 class _Record:
@@ -89,7 +86,7 @@ class HealthBook:
         self._stale = True
         self._tell: Callable[[], None] | None = None
         self._seed = 1.0
-        self._heard_at = float("-inf")
+        self._alone = True
 
     # ---- calls -------------------------------------------------------------------------------------------------------
 
@@ -256,9 +253,9 @@ class HealthBook:
         record.breaker = breaker
         self._stale = True
 
-    def heard(self, now: float) -> None:
-        """Note that the store answered then: for a while what others do is known. ``-inf``: it is not."""
-        self._heard_at = now
+    def alone(self, *, alone: bool) -> None:
+        """Say whether the store answers. While this instance is alone it goes by its own knowledge and probes by itself."""
+        self._alone = alone
 
     def told(self, deployment: str, sample: Sample) -> None:
         """Take off the calls that are in the averages of all now."""
@@ -271,7 +268,7 @@ class HealthBook:
 
     def _needs_lease(self, record: _Record, now: float) -> bool:
         shared, breaker = record.shared, record.breaker
-        if not shared.open or shared.granted_until > now or breaker.cooling or now - self._heard_at > FRESH_SECONDS:
+        if self._alone or not shared.open or shared.granted_until > now or breaker.cooling:
             return False
         return breaker.state is BreakerState.OPEN and breaker.open_until <= now and not self._panic()
 

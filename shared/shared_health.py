@@ -27,10 +27,12 @@ PARTITION: Final = "pool"
 ROWS: Final = 4
 """Rows the deployments are spread over: they are read with one query, and written each for itself."""
 POLL_SECONDS: Final = 2.0
-IDLE_SECONDS: Final = 10.0
+IDLE_SECONDS: Final = 30.0
 """Seconds without a request after which nothing is read any more."""
 CLAIM_SECONDS: Final = 0.25
 """What a request waits at most to learn whether it is the one that probes."""
+ANSWER_SECONDS: Final = 3.0
+"""What an exchange may take before the store counts as gone."""
 TRIES: Final = 8
 """Writes of one row, in a row, that find it changed by others; then it waits for the next exchange."""
 
@@ -98,15 +100,16 @@ class SharedHealth:
         async with self._lock:
             self._news = False
             try:
-                await self._exchange(claims)
-            except StorageUnavailableError as error:
-                self._book.heard(_NEVER)
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await self._exchange(claims)
+            except (StorageUnavailableError, TimeoutError) as error:
+                self._book.alone(alone=True)
                 if not self._quiet:
-                    _log.warning("Health is not shared while the store does not answer: %s", error.message)
+                    _log.warning("Health is not shared while the store does not answer: %s", error)
                 self._quiet = True
                 return False
         self._quiet = False
-        self._book.heard(self._clock.monotonic())
+        self._book.alone(alone=False)
         return True
 
     async def aclose(self) -> None:

@@ -35,6 +35,7 @@ class BreakerPolicy:
     failure_share: float = 0.5
     cooldown: float = 5.0
     max_cooldown: float = 10.0
+    least_cooldown: float = 1.0
     throttle_pause: float = 2.0
     max_pause: float = 86_400.0
     disabled_pause: float = 300.0
@@ -150,7 +151,7 @@ def failed(
             pause = FOREVER if kind is FailureKind.GONE else policy.disabled_pause
             return _open(replace(breaker, disabled=str(kind)), now, pause)
         case BreakerEffect.FAILURE:
-            return _failure(breaker, now, retry_after, policy)
+            return _failure(breaker, now, started_at, retry_after, policy)
 
 
 def release(breaker: Breaker) -> Breaker:
@@ -158,13 +159,18 @@ def release(breaker: Breaker) -> Breaker:
     return replace(breaker, lease_until=0.0) if breaker.state is BreakerState.HALF_OPEN else breaker
 
 
-def _failure(breaker: Breaker, now: float, retry_after: float | None, policy: BreakerPolicy) -> Breaker:
+def _failure(
+    breaker: Breaker, now: float, started_at: float | None, retry_after: float | None, policy: BreakerPolicy
+) -> Breaker:
     pushed = replace(breaker, outcomes=_push(breaker.outcomes, failed=True, policy=policy))
     if breaker.state is BreakerState.OPEN:
         return pushed  # a straggler from before it opened
     if breaker.state is BreakerState.CLOSED and not _trips(pushed.outcomes, policy):
         return pushed
     pause = min(policy.max_cooldown, policy.cooldown * 2.0 ** min(breaker.openings, 20))
+    if breaker.state is BreakerState.HALF_OPEN and started_at is not None:
+        # A probe that hung has served its pause while it hung.
+        pause = max(min(pause, policy.least_cooldown), pause - (now - started_at))
     if retry_after is not None:
         pause = max(pause, min(retry_after, policy.max_pause))
     return _open(pushed, now, pause)
