@@ -22,6 +22,7 @@ MOST: Final = 1.0
 """Bounds of the typical pause between attempts, in seconds."""
 
 _GAIN: Final = 0.2
+_IN_VAIN: Final = (TransportTimeoutError, TlsError, ResponseTooLargeError)
 _TOO_MANY: Final = 429
 _UNAVAILABLE: Final = 503
 _SERVER_ERROR: Final = 500
@@ -36,7 +37,7 @@ class Retries:
     | not sent: no connection, no token                  | again | again |
     | answered 429, or 503 with the code ServerBusy      | again | again |
     | connection lost; any other 5xx, 408                | again | never |
-    | silence until the time limit                       | never | never |
+    | silence until the time limit, TLS refused          | never | never |
     | anything else is an answer                         | —     | —     |
 
     After silence not even a read is sent again: the time is spent. A pause is one round trip as lately seen, doubled with each
@@ -61,7 +62,7 @@ class Retries:
                 answer = await send()
             except TransportError as error:
                 cause = error
-                again = _unsent(error) or (repeatable and not isinstance(error, (TransportTimeoutError, ResponseTooLargeError)))
+                again = _unsent(error) or (repeatable and not isinstance(error, _IN_VAIN))
                 reason = _reason(error)
             else:
                 self._round_trip += _GAIN * (clock.monotonic() - began - self._round_trip)
