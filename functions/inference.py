@@ -13,6 +13,7 @@ from functions.rendering import NANO, RawHeaders, usd_text
 from functions.schemas_own import MAX_BUDGET_USD
 from shared.core.chat import TASKS, InferenceRequest, Json, ModelPreferences, Objective, Priority, Requirements
 from shared.core.errors import InvalidRequestError
+from shared.core.limits import Header
 from shared.core.registry import Registry
 from shared.core.requirements import Hints
 from shared.core.wire_support import OWN_FIELDS
@@ -96,6 +97,8 @@ class Told(Protocol):
     def attempts(self) -> int: ...  # noqa: D102
     @property
     def cost(self) -> int | None: ...  # noqa: D102
+    @property
+    def limits(self) -> tuple[Header, ...]: ...  # noqa: D102
 
 
 def answer_headers(answer: Told) -> RawHeaders:
@@ -107,6 +110,8 @@ def answer_headers(answer: Told) -> RawHeaders:
     ]
     if (cost := answer.cost) is not None:
         headers.append((b"x-switchyard-cost-usd", usd_text(cost).encode()))
+    for name, value in answer.limits:
+        headers.append((name.encode(), value.encode()))
     return headers
 
 

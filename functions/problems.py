@@ -44,6 +44,7 @@ TABLE: Final[dict[type[BaseException], Row]] = {
     errors.NotFoundError: Row(404, INVALID_REQUEST, "not_found", logging.INFO),
     errors.ConflictError: Row(409, INVALID_REQUEST, "conflict", logging.INFO, spent=True),
     errors.RateLimitError: Row(429, "rate_limit_error", "rate_limit_exceeded", logging.WARNING),
+    errors.BudgetExceededError: Row(429, "insufficient_quota", "insufficient_quota", logging.WARNING, spent=True),
     errors.AllAttemptsFailedError: Row(503, SERVER_ERROR, "all_attempts_failed", logging.ERROR, spent=True),
     errors.DeadlineExceededError: Row(504, SERVER_ERROR, "deadline_exceeded", logging.ERROR, spent=True),
     errors.StreamInterruptedError: Row(502, SERVER_ERROR, "stream_interrupted", logging.WARNING),
@@ -85,7 +86,10 @@ def problem_of(error: errors.GatewayError) -> Problem:
     """Return what the caller gets to see of an error."""
     row = row_of(type(error))
     body = error_body(row.public or error.message, kind=row.type, param=error.param, code=error.code or row.code)
-    return Problem(row.status, body, _headers(row, error.retry_after), row.level)
+    headers = _headers(row, error.retry_after)
+    if isinstance(error, errors.RateLimitError):
+        headers += tuple((name.encode(), value.encode()) for name, value in error.headers)
+    return Problem(row.status, body, headers, row.level)
 
 
 def unexpected_problem(request_id: str) -> Problem:

@@ -1,4 +1,4 @@
-"""What happens without a request: probes of deployments that failed or fell silent, and writing down what is pending."""
+"""What happens without a request: probes, writing down what is pending, recovery, roll-ups, budget alerts."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ import azure.functions as func
 
 from functions.gateway import current
 from functions.http import new_request_id
+from functions.periods import iso
 from shared.executor import probe
+from shared.recovery import recover
 
 BLUEPRINT: Final = func.Blueprint()  # type: ignore[no-untyped-call]  # the library is half typed
 
 EVERY_HALF_MINUTE: Final = "*/30 * * * * *"
 EVERY_TEN_SECONDS: Final = "*/10 * * * * *"
+EVERY_MINUTE: Final = "20 * * * * *"
+EVERY_QUARTER: Final = "40 */15 * * * *"
+DAY: Final = 86_400.0
 
 
 @BLUEPRINT.function_name("probe_deployments")
@@ -21,7 +26,10 @@ EVERY_TEN_SECONDS: Final = "*/10 * * * * *"
 async def probe_deployments(timer: func.TimerRequest) -> None:
     """Ask deployments whose breaker is open, or that were silent for long, whether they answer again."""
     del timer
-    await probe(await current(), request_id=new_request_id)
+    gateway = await current()
+    await gateway.shared_health.exchange()
+    await probe(gateway, request_id=new_request_id)
+    await gateway.shared_health.exchange()
 
 
 @BLUEPRINT.function_name("write_pending")
@@ -33,3 +41,31 @@ async def write_pending(timer: func.TimerRequest) -> None:
     await gateway.usage.flush()
     await gateway.metrics.flush()
     await gateway.catalog.refresh()
+
+
+@BLUEPRINT.function_name("recover_ledger")
+@BLUEPRINT.timer_trigger(arg_name="timer", schedule=EVERY_TEN_SECONDS, use_monitor=False)
+async def recover_ledger(timer: func.TimerRequest) -> None:
+    """Settle what processes that died have left open, and write their usage down."""
+    del timer
+    await recover(await current())
+
+
+@BLUEPRINT.function_name("raise_alerts")
+@BLUEPRINT.timer_trigger(arg_name="timer", schedule=EVERY_MINUTE, use_monitor=False)
+async def raise_alerts(timer: func.TimerRequest) -> None:
+    """Tell of budgets that have passed a threshold."""
+    del timer
+    await (await current()).alerts.check()
+
+
+@BLUEPRINT.function_name("roll_up_usage")
+@BLUEPRINT.timer_trigger(arg_name="timer", schedule=EVERY_QUARTER, use_monitor=False)
+async def roll_up_usage(timer: func.TimerRequest) -> None:
+    """Add usage up, so that reports need not read every request; delete single requests that are kept no longer."""
+    del timer
+    gateway = await current()
+    now = gateway.clock.now()
+    await gateway.usage.roll_up(now)
+    if gateway.settings.usage_days is not None:
+        await gateway.usage.prune(iso(now - gateway.settings.usage_days * DAY)[:10])

@@ -8,17 +8,26 @@ from collections.abc import Mapping
 
 from shared.adapters.clock import SystemClock
 from shared.adapters.entra import EntraTokens
+from shared.adapters.entra_jwt import EntraTenant, EntraVerifier
 from shared.adapters.providers import providers
 from shared.adapters.tables import open_tables
 from shared.adapters.transport import open_transport
+from shared.adapters.webhook import Webhook
+from shared.alerts import Alerts
+from shared.budgets import Budgets
 from shared.catalog import CatalogSource
-from shared.core.errors import ConfigurationError
+from shared.core.errors import ConfigurationError, NotFoundError
 from shared.feedback import Feedback
 from shared.gateway import Gateway
 from shared.health_book import HealthBook
 from shared.keys import Keys
+from shared.ledger import Ledger
+from shared.limits import RateLimits
 from shared.metrics import Metrics
+from shared.ports import Clock, HttpTransport, LimitBackend, Tables
+from shared.projects import Projects
 from shared.settings import SIMULATOR, Settings
+from shared.shared_health import SharedHealth
 from shared.usage import UsageLog
 
 
@@ -31,19 +40,27 @@ async def open_gateway(settings: Settings, *, environment: Mapping[str, str]) ->
         message = "SWITCHYARD_UPSTREAM=simulator needs a host that starts one, such as `make run`; give its URL instead."
         raise ConfigurationError(message)
     clock = SystemClock()
-    tables = open_tables(settings.storage)
-    catalog = CatalogSource(
-        settings.catalog, environment=environment, tables=tables, clock=clock, simulator_url=settings.upstream
-    )
-    try:
-        await catalog.refresh()
-    except ConfigurationError:
-        await tables.aclose()
-        raise
     transport = open_transport()
     tokens = EntraTokens()
-    usage = UsageLog(tables, clock)
+    tables: Tables | None = None
+    try:
+        tables = open_tables(settings.storage, transport=transport, tokens=tokens, clock=clock)
+        catalog = CatalogSource(
+            settings.catalog, environment=environment, tables=tables, clock=clock, simulator_url=settings.upstream
+        )
+        await catalog.refresh()
+        verifier = _verifier(settings, transport, clock)
+    except ConfigurationError:
+        if tables is not None:
+            await tables.aclose()
+        await tokens.aclose()
+        await transport.aclose()
+        raise
     instance = f"{os.getpid():x}{secrets.token_hex(3)}"
+    usage = UsageLog(tables, clock)
+    budgets = Budgets(tables, clock, webhook_hosts=settings.webhook_hosts)
+    ledger = Ledger(tables, clock, instance, usage_until=usage.written_until)
+    health = HealthBook()
     return Gateway(
         settings=settings,
         catalog=catalog,
@@ -53,8 +70,51 @@ async def open_gateway(settings: Settings, *, environment: Mapping[str, str]) ->
         tables=tables,
         usage=usage,
         metrics=Metrics(tables, clock, instance),
-        keys=Keys(tables, clock, settings.admin_key),
+        keys=Keys(tables, clock, settings.admin_key, budget_exists=_existing(budgets), verifier=verifier),
         feedback=Feedback(tables, usage, clock),
-        health=HealthBook(),
+        health=health,
+        shared_health=SharedHealth(tables, clock, health, instance),
+        budgets=budgets,
+        ledger=ledger,
+        limits=RateLimits(tables, clock, instance, backend=_limit_backend(settings, clock)),
+        projects=Projects(tables, clock),
+        alerts=Alerts(tables, clock, budgets, ledger.balance, _webhook(settings, transport, clock)),
         clock=clock,
     )
+
+
+class _existing:  # noqa: N801  (a function that remembers the budgets)
+    """Says whether there is a budget of an id."""
+
+    __slots__ = ("_budgets",)
+
+    def __init__(self, budgets: Budgets) -> None:
+        self._budgets = budgets
+
+    async def __call__(self, budget: str) -> bool:
+        try:
+            await self._budgets.get(budget)
+        except NotFoundError:
+            return False
+        return True
+
+
+def _verifier(settings: Settings, transport: HttpTransport, clock: Clock) -> EntraVerifier | None:
+    if settings.entra_tenant is None or settings.entra_audience is None:
+        return None
+    tenant = EntraTenant(settings.entra_tenant, settings.entra_audience, settings.entra_project_claim)
+    return EntraVerifier(tenant, transport, clock)
+
+
+def _limit_backend(settings: Settings, clock: Clock) -> LimitBackend | None:
+    if settings.redis is None:
+        return None
+    from shared.adapters.redis_limits import open_redis_limits  # noqa: PLC0415 - optional: only who sets it installs it
+
+    return open_redis_limits(settings.redis.reveal(), clock=clock)
+
+
+def _webhook(settings: Settings, transport: HttpTransport, clock: Clock) -> Webhook | None:
+    if not settings.webhook_hosts or settings.webhook_secret is None:
+        return None
+    return Webhook(transport, clock, hosts=settings.webhook_hosts, secret=settings.webhook_secret)

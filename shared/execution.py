@@ -10,10 +10,11 @@ import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, Final
 
-from shared.core import pricing, router, trace
+from shared.core import router, trace
 from shared.core.chat import Chunk, Completion, InferenceRequest, Usage
+from shared.core.errors import RateLimitError
 from shared.core.failover import Attempt, AttemptFailed, Succeeded
 from shared.core.failures import RULES, Billing, Failed, FailureKind
 from shared.core.health import HealthSnapshot
@@ -21,9 +22,14 @@ from shared.core.records import SUCCEEDED, AttemptRecord, Caller, RequestRecord
 from shared.core.registry import Deployment, Timeouts
 from shared.core.route import Candidate, Route
 from shared.gateway import Gateway
+from shared.limits import UNLIMITED, Limited, Ticket
 from shared.ports import Call
+from shared.spending import Held, Spending
 
-CHARACTERS_PER_TOKEN = 4
+OUTPUT_LIMITS: Final = frozenset({"max_tokens", "max_completion_tokens"})
+USUAL_OUTPUT: Final = 256
+"""Tokens of output a request without a limit counts for against tokens per minute, until it has ended."""
+CHARACTERS_PER_TOKEN: Final = 4
 """What stands in for a tokenizer where a provider never reported: an underestimate, and marked as one."""
 
 
@@ -39,13 +45,15 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """An attempt on its way: who was asked, as which number, since when (monotonic and wall seconds)."""
+    """An attempt on its way: who was asked, as which number, since when (monotonic and wall seconds), with what money."""
 
     candidate: Candidate
     deployment: Deployment
     number: int
     began: float
     began_at: float
+    held: Held
+    ticket: Ticket | None
 
 
 class Execution:
@@ -68,13 +76,39 @@ class Execution:
         self.completion: Completion | None = None
         self.open: Open | None = None
         self.first_content_ms: float | None = None
+        self.requirements = request.requirements
+        self.admission = UNLIMITED
+        self.spending = Spending(gateway, caller, self.registry, request_id=request_id, moment=self.began_at, day=self.day)
         self._closed = False
 
     # ---- the decision ------------------------------------------------------------------------------------------------
 
-    def plan(self) -> Route:
+    async def admit(self) -> None:
+        """Count the request against its key's and project's limits; raise `RateLimitError`."""
+        caller = self.caller
+        limited = [*self.gateway.projects.limits(caller.project)]
+        if caller.requests_per_minute is not None or caller.tokens_per_minute is not None:
+            limited.append(Limited(f"key:{caller.key_id}", caller.requests_per_minute, caller.tokens_per_minute))
+        if limited:
+            self.admission = admission = await self.gateway.limits.admit(tuple(limited), tokens=self._tokens())
+            if not admission.allowed:
+                message = (
+                    f"The limit of {admission.what} per minute of {admission.refused_by and admission.refused_by.subject} is "
+                    "used up. Wait as long as Retry-After says."
+                )
+                raise RateLimitError(
+                    message, code="rate_limit_exceeded", retry_after=admission.retry_after, headers=admission.headers
+                )
+
+    def _tokens(self) -> int:
+        """Return the tokens a request counts for until it is known how many it used."""
+        requirements = self.requirements
+        return requirements.input_tokens + (requirements.max_output_tokens or USUAL_OUTPUT) * requirements.n
+
+    async def plan(self) -> Route:
         """Make the route; raise a `GatewayError` when nobody can serve the request."""
-        requirements = self.request.requirements
+        self.requirements = requirements = await self.spending.economised(self.requirements)
+        self.gateway.shared_health.touch(self.began)
         self.health = self.gateway.health.snapshot(self.began)
         self.route = router.plan(
             requirements, self.registry, self.health, day=self.day, draw=self.draw, allowed=self.caller.models
@@ -87,10 +121,10 @@ class Execution:
 
     async def ask_whole(self, step: Attempt) -> Succeeded | AttemptFailed:
         """Perform an attempt for a whole answer; the answer is left in ``completion``."""
-        sent = self._admitted(step)
+        sent = await self._admitted(step)
         if isinstance(sent, AttemptFailed):
             return sent
-        call = self._call(step, sent.deployment, stream=False)
+        call = self._call(step, sent, stream=False)
         adapter = self.gateway.providers[call.provider.kind]
         try:
             result = await adapter.complete(call)
@@ -105,10 +139,10 @@ class Execution:
 
     async def ask_stream(self, step: Attempt) -> Succeeded | AttemptFailed:
         """Perform an attempt for a streamed answer, up to its first content event; the stream is left in ``open``."""
-        sent = self._admitted(step)
+        sent = await self._admitted(step)
         if isinstance(sent, AttemptFailed):
             return sent
-        call = self._call(step, sent.deployment, stream=True)
+        call = self._call(step, sent, stream=True)
         events = self.gateway.providers[call.provider.kind].stream(call)
         opening: list[Chunk | Failed] = []
         result: Failed | None
@@ -130,23 +164,69 @@ class Execution:
         self.open = Open(events, opening, sent, now)
         return Succeeded(self.elapsed())
 
-    def _admitted(self, step: Attempt) -> Sent | AttemptFailed:
+    async def _admitted(self, step: Attempt) -> Sent | AttemptFailed:
+        """Pass what stands between a step of the plan and its being sent: breaker, the deployment's limits, the budgets."""
         deployment = self.registry.deployments[step.candidate.deployment]
+        health = self.gateway.health
+        if health.needs_lease(deployment.id, self.gateway.clock.monotonic()):
+            await self.gateway.shared_health.claim(deployment.id)
         now = self.gateway.clock.monotonic()
-        refusal = self.gateway.health.admit(deployment.id, now, concurrency=deployment.limits.concurrency, forced=step.forced)
-        if refusal is None:
-            return Sent(step.candidate, deployment, step.number, now, self.began_at + (now - self.began))
-        self.not_admitted.append(refusal.reason)
-        failed = Failed(FailureKind.NOT_ADMITTED, refusal.reason, retry_after=refusal.retry_after)
-        return AttemptFailed(self.elapsed(), failed)
+        refusal = health.admit(deployment.id, now, concurrency=deployment.limits.concurrency, forced=step.forced)
+        if refusal is not None:
+            return self._refused(FailureKind.NOT_ADMITTED, refusal.reason, refusal.retry_after)
+        ticket = held = None
+        try:
+            limits = deployment.limits
+            if limits.requests_per_minute is not None or limits.tokens_per_minute is not None:
+                limited = Limited(f"deployment:{deployment.id}", limits.requests_per_minute, limits.tokens_per_minute)
+                admission = await self.gateway.limits.admit((limited,), tokens=self._tokens())
+                if not admission.allowed:
+                    reason = f"{deployment.id} has used up its {admission.what} per minute"
+                    return self._refused(FailureKind.NOT_ADMITTED, reason, admission.retry_after)
+                ticket = admission.ticket
+            number = len(self.attempts) + 1
+            held = await self.spending.hold(self.requirements, step.candidate, number, facts=self._facts(deployment, number))
+            if held is None:
+                return self._refused(FailureKind.OVER_BUDGET, f"a budget does not cover {deployment.id}", None)
+        finally:
+            if held is None:
+                health.cancelled(deployment.id)
+                self.gateway.limits.release(ticket)
+        now = self.gateway.clock.monotonic()
+        return Sent(step.candidate, deployment, number, now, self.began_at + (now - self.began), held, ticket)
 
-    def _call(self, step: Attempt, deployment: Deployment, *, stream: bool) -> Call:
+    def _refused(self, kind: FailureKind, reason: str, retry_after: float | None) -> AttemptFailed:
+        self.not_admitted.append(reason)
+        return AttemptFailed(self.elapsed(), Failed(kind, reason, retry_after=retry_after))
+
+    def _facts(self, deployment: Deployment, number: int) -> dict[str, Any]:
+        """Return what recovery needs to write this attempt's usage down, should this process die."""
+        requirements, caller = self.requirements, self.caller
+        return {
+            "key_id": caller.key_id,
+            "project": caller.project,
+            "tags": caller.tags,
+            "operation": requirements.operation,
+            "original_model": requirements.model,
+            "task": requirements.task,
+            "stream": requirements.stream,
+            "started_at": self.began_at,
+            "simulated": self.gateway.settings.simulated,
+            "number": number,
+            "deployment": deployment.id,
+            "model": deployment.model,
+            "provider": deployment.provider,
+            "region": deployment.region,
+        }
+
+    def _call(self, step: Attempt, sent: Sent, *, stream: bool) -> Call:
+        deployment = sent.deployment
         asked = deployment.timeouts or self.registry.policy.failover.timeouts
         left = step.remaining
         model = self.registry.models[deployment.model]
         return Call(
-            operation=self.request.requirements.operation,
-            payload=self._bounded_payload(deployment),
+            operation=self.requirements.operation,
+            payload=self._bounded_payload(sent),
             stream=stream,
             provider=self.registry.providers[deployment.provider],
             model=model,
@@ -161,13 +241,15 @@ class Execution:
             request_id=self.request_id,
         )
 
-    def _bounded_payload(self, deployment: Deployment) -> Any:
-        # A cost limit only holds if the output is bounded: what the price was computed for is what is sent.
-        requirements = self.request.requirements
-        if requirements.budget_limit is None or requirements.max_output_tokens is not None:
-            return self.request.payload
-        bound = router.output_bound(requirements, self.registry.models[deployment.model], self.registry.policy)
-        return {**self.request.payload, "max_tokens": bound} if bound else self.request.payload
+    def _bounded_payload(self, sent: Sent) -> Any:
+        # A limit on the cost only holds if the output is bounded: what the price was computed for is what is sent.
+        requirements, payload = self.requirements, self.request.payload
+        bound, asked = sent.held.output_tokens, requirements.max_output_tokens
+        if bound is None and requirements.budget_limit is not None and asked is None:
+            bound = router.output_bound(requirements, self.registry.models[sent.deployment.model], self.registry.policy)
+        if not bound or bound == asked:
+            return payload
+        return {**{name: value for name, value in payload.items() if name not in OUTPUT_LIMITS}, "max_tokens": bound}
 
     # ---- how attempts end --------------------------------------------------------------------------------------------
 
@@ -212,7 +294,7 @@ class Execution:
     def _seen(self, text_length: int) -> Usage:
         """Return what is known to have gone by, when no provider reported: an underestimate."""
         return Usage(
-            input_tokens=self.request.requirements.input_tokens,
+            input_tokens=self.requirements.input_tokens,
             output_tokens=-(-text_length // CHARACTERS_PER_TOKEN),
             exact=False,
         )
@@ -229,6 +311,7 @@ class Execution:
         first_content_ms: float | None = None,
     ) -> AttemptRecord:
         deployment = sent.deployment
+        charged = self._settle(sent, outcome, usage)
         record = AttemptRecord(
             number=sent.number,
             deployment=deployment.id,
@@ -241,7 +324,7 @@ class Execution:
             status=failed.status if failed else None,
             first_content_ms=first_content_ms,
             usage=usage,
-            cost=self._cost(deployment, usage),
+            cost=charged,
             exact=usage is None or usage.exact,
             response_model=response_model,
             provider_request_id=provider_request_id or (failed.provider_request_id if failed else None),
@@ -250,11 +333,14 @@ class Execution:
         self.attempts.append(record)
         return record
 
-    def _cost(self, deployment: Deployment, usage: Usage | None) -> int | None:
-        if usage is None:
-            return 0  # the provider does not charge for this outcome
-        price = pricing.price_on(deployment.prices, self.day)
-        return None if price is None else pricing.cost(price, usage)
+    def _settle(self, sent: Sent, outcome: str, usage: Usage | None) -> int | None:
+        """Settle an attempt with the ledger and the deployment's limits; return what it was charged."""
+        tokens = 0 if usage is None else usage.input_tokens + usage.output_tokens
+        self.gateway.limits.settle(sent.ticket, tokens)
+        facts: dict[str, Any] = {"outcome": outcome, "ended_at": self.gateway.clock.now()}
+        if usage is not None:
+            facts["usage"] = usage
+        return self.spending.settle(sent.held, usage, facts=facts)
 
     # ---- the end -----------------------------------------------------------------------------------------------------
 
@@ -277,7 +363,7 @@ class Execution:
         if self._closed:
             return
         self._closed = True
-        requirements = self.request.requirements
+        requirements = self.requirements
         answered = next((attempt for attempt in self.attempts if attempt.outcome == SUCCEEDED), None)
         record = RequestRecord(
             request_id=self.request_id,
@@ -295,18 +381,23 @@ class Execution:
             deployment=answered.deployment if answered else None,
             first_content_ms=self.first_content_ms,
             cost=self.cost,
+            billed=None if answered is None else answered.cost,
+            tags=self.caller.tags,
             exact=all(attempt.exact for attempt in self.attempts),
             simulated=self.gateway.settings.simulated,
             trace=self._trace(),
         )
         self.gateway.usage.record(record)
         self.gateway.metrics.observe(record)
+        self.gateway.ledger.ended(self.request_id)
+        used = sum([one.usage.input_tokens + one.usage.output_tokens for one in self.attempts if one.usage is not None])
+        self.gateway.limits.settle(self.admission.ticket, used)
 
     def _trace(self) -> dict[str, Any]:
         if self.route is None:
             return {}
         written = trace.record(
-            self.request.requirements,
+            self.requirements,
             self.registry,
             self.health,
             day=self.day,

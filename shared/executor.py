@@ -16,6 +16,7 @@ from shared.core import router
 from shared.core.chat import Capability, Chunk, Completion, InferenceRequest, Operation, Requirements
 from shared.core.errors import (
     AllAttemptsFailedError,
+    BudgetExceededError,
     DeadlineExceededError,
     GatewayError,
     InvalidRequestError,
@@ -25,6 +26,7 @@ from shared.core.errors import (
 from shared.core.failover import Attempt, AttemptFailed, Ended, Event, Outcome, Step, Succeeded, Wait, Waited, failover
 from shared.core.failures import CALLERS_FAULT, Failed, FailureKind
 from shared.core.health import BreakerState
+from shared.core.limits import Header
 from shared.core.records import SUCCEEDED, Caller
 from shared.core.registry import Deployment
 from shared.core.route import Candidate, Route
@@ -46,7 +48,10 @@ THROTTLED: Final = frozenset({FailureKind.RATE_LIMITED, FailureKind.QUOTA_EXHAUS
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer and how it came about. ``cost`` is nano-USD over all attempts, None when not known."""
+    """A whole answer and how it came about. ``cost`` is nano-USD over all attempts, None when not known.
+
+    ``limits`` are the headers that tell what is left of the caller's limits.
+    """
 
     request_id: str
     completion: Completion
@@ -56,6 +61,7 @@ class Answer:
     attempts: int
     cost: int | None
     simulated: bool
+    limits: tuple[Header, ...] = ()
 
 
 class AnswerStream:
@@ -71,6 +77,7 @@ class AnswerStream:
         self.deployment = stream.sent.deployment.id
         self.attempts = attempts
         self.simulated = execution.gateway.settings.simulated
+        self.limits = execution.admission.headers
         self._execution = execution
         self._stream = stream
         self._seen = Seen()
@@ -137,7 +144,7 @@ async def complete(gateway: Gateway, caller: Caller, request: InferenceRequest, 
         route, outcome = await _run(execution, execution.ask_whole)
         completion, candidate = execution.completion, outcome.candidate
         if completion is None or candidate is None:
-            raise failure_of(outcome, route)
+            raise _failure(execution, outcome, route)
         execution.close(SUCCEEDED)
     return Answer(
         request_id,
@@ -148,6 +155,7 @@ async def complete(gateway: Gateway, caller: Caller, request: InferenceRequest, 
         attempts=outcome.attempts,
         cost=execution.cost,
         simulated=gateway.settings.simulated,
+        limits=execution.admission.headers,
     )
 
 
@@ -157,7 +165,7 @@ async def open_stream(gateway: Gateway, caller: Caller, request: InferenceReques
     with _closing(execution):
         route, outcome = await _run(execution, execution.ask_stream)
         if execution.open is None:
-            raise failure_of(outcome, route)
+            raise _failure(execution, outcome, route)
     return AnswerStream(execution, execution.open, route, outcome.attempts)
 
 
@@ -237,7 +245,8 @@ async def drive(flow: Generator[Step, Event, Outcome], perform: Perform, clock: 
 
 
 async def _run(execution: Execution, perform: Perform) -> tuple[Route, Outcome]:
-    route = execution.plan()
+    await execution.admit()
+    route = await execution.plan()
     flow = failover(
         route,
         execution.registry.policy.failover,
@@ -268,6 +277,7 @@ OUTCOMES: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (DeadlineExceededError, "deadline_exceeded"),
     (AllAttemptsFailedError, "all_attempts_failed"),
     (RateLimitError, "rate_limited"),
+    (BudgetExceededError, "over_budget"),
     (InvalidRequestError, "invalid_request"),
     (GatewayError, "refused"),
     (BaseException, "internal_error"),
@@ -278,6 +288,10 @@ OUTCOMES: Final[tuple[tuple[type[BaseException], str], ...]] = (
 def outcome_name(error: BaseException) -> str:
     """Return the outcome under which a request that ended so is written down."""
     return next(name for kind, name in OUTCOMES if isinstance(error, kind))
+
+
+def _failure(execution: Execution, outcome: Outcome, route: Route) -> GatewayError:
+    return execution.spending.exceeded if outcome.ended is Ended.BUDGET else failure_of(outcome, route)
 
 
 def failure_of(outcome: Outcome, route: Route) -> GatewayError:

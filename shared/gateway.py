@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from shared.alerts import Alerts
+from shared.budgets import Budgets
 from shared.catalog import CatalogSource
 from shared.core.registry import ProviderKind
 from shared.feedback import Feedback
 from shared.health_book import HealthBook
 from shared.keys import Keys
+from shared.ledger import Ledger
+from shared.limits import RateLimits
 from shared.metrics import Metrics
 from shared.ports import Clock, HttpTransport, ModelProvider, Tables, TokenSource
+from shared.projects import Projects
 from shared.settings import Settings
+from shared.shared_health import SharedHealth
 from shared.usage import UsageLog
 
 
@@ -31,12 +37,23 @@ class Gateway:
     keys: Keys
     feedback: Feedback
     health: HealthBook
+    shared_health: SharedHealth
+    budgets: Budgets
+    ledger: Ledger
+    limits: RateLimits
+    projects: Projects
+    alerts: Alerts
     clock: Clock
 
     async def aclose(self) -> None:
         """Write what is pending, then close connections and the store."""
+        await self.shared_health.aclose()
+        await self.budgets.aclose()
+        await self.projects.aclose()
         await self.usage.aclose()
+        await self.ledger.aclose()
+        await self.limits.aclose()
         await self.metrics.aclose()
+        await self.tables.aclose()
         await self.tokens.aclose()
         await self.transport.aclose()
-        await self.tables.aclose()

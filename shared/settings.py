@@ -3,14 +3,25 @@
 | setting | default | meaning |
 |---|---|---|
 | `SWITCHYARD_CATALOG` | `catalog/models.yaml` | the catalog file |
-| `SWITCHYARD_STORAGE` | `sqlite:.switchyard/state.db` | where state is kept: `sqlite:PATH` or `memory:` |
+| `SWITCHYARD_STORAGE` | `sqlite:.switchyard/state.db` | where state is kept: `sqlite:PATH`, `memory:` … |
 | `SWITCHYARD_ADMIN_KEY` | none | the administrator's key, at least 16 characters |
 | `SWITCHYARD_UPSTREAM` | unset | `simulator` or a simulator's URL: every provider is replaced by it |
 | `SWITCHYARD_ALLOW_ANONYMOUS` | unset | `1`: calls without a key are served, as key `anonymous` of project `default` |
+| `SWITCHYARD_REDIS` | unset | `redis://` or `rediss://` URL: rate limits are counted there, and not in the tables |
+| `SWITCHYARD_ENTRA_TENANT` | unset | directory id: Entra ID tokens of this tenant are taken beside keys |
+| `SWITCHYARD_ENTRA_AUDIENCE` | unset | the application id, or its URI, that those tokens must be for |
+| `SWITCHYARD_ENTRA_PROJECT_CLAIM` | unset | the claim that names the project; unset, everybody's is `default` |
+| `SWITCHYARD_WEBHOOK_HOSTS` | unset | hosts that budget alerts may be sent to, comma-separated |
+| `SWITCHYARD_WEBHOOK_SECRET` | unset | signs those alerts, at least 16 characters; needed to send any |
+| `SWITCHYARD_USAGE_DAYS` | unset | days for which single requests are kept; what they add up to is kept for good |
 | `SWITCHYARD_CORS_ORIGINS` | unset | browser origins that may call, comma-separated; `*` is all |
 | `SWITCHYARD_MAX_BODY_BYTES` | 10485760 | larger request bodies are refused with 413 |
 | `SWITCHYARD_MAX_IN_FLIGHT` | 4000 | requests this instance carries at once; more are refused with 503 |
 | `HOST`, `PORT` | `127.0.0.1`, `8000` | the local host's address |
+
+State is kept in one SQLite file (`sqlite:PATH`), in memory, in the Table Storage emulator on this machine (`azurite:`, or
+`azurite:http://127.0.0.1:PORT/devstoreaccount1`), or in Table Storage with managed identity
+(`https://ACCOUNT.table.core.windows.net`).
 """
 
 from __future__ import annotations
@@ -23,7 +34,7 @@ from shared.core.errors import ConfigurationError
 from shared.core.registry import Secret
 
 SIMULATOR: Final = "simulator"
-MIN_ADMIN_KEY: Final = 16
+MIN_SECRET: Final = 16
 MAX_PORT: Final = 65_535
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"", "0", "false", "no", "off"})
@@ -38,6 +49,13 @@ class Settings:
     admin_key: Secret | None = None
     upstream: str | None = None
     allow_anonymous: bool = False
+    redis: Secret | None = None
+    entra_tenant: str | None = None
+    entra_audience: str | None = None
+    entra_project_claim: str | None = None
+    webhook_hosts: tuple[str, ...] = ()
+    webhook_secret: Secret | None = None
+    usage_days: int | None = None
     cors_origins: tuple[str, ...] = ()
     max_body_bytes: int = 10 * 1024 * 1024
     max_in_flight: int = 4000
@@ -57,27 +75,49 @@ def load(environment: Mapping[str, str]) -> Settings:
     settings = Settings(
         catalog=environment.get("SWITCHYARD_CATALOG") or defaults.catalog,
         storage=environment.get("SWITCHYARD_STORAGE") or defaults.storage,
-        admin_key=_admin_key(environment, problems),
+        admin_key=_secret(environment, "SWITCHYARD_ADMIN_KEY", problems),
         upstream=_upstream(environment, problems),
         allow_anonymous=_flag(environment, "SWITCHYARD_ALLOW_ANONYMOUS", problems),
+        redis=_redis(environment, problems),
+        entra_tenant=environment.get("SWITCHYARD_ENTRA_TENANT") or None,
+        entra_audience=environment.get("SWITCHYARD_ENTRA_AUDIENCE") or None,
+        entra_project_claim=environment.get("SWITCHYARD_ENTRA_PROJECT_CLAIM") or None,
+        webhook_hosts=tuple(_list(environment, "SWITCHYARD_WEBHOOK_HOSTS")),
+        webhook_secret=_secret(environment, "SWITCHYARD_WEBHOOK_SECRET", problems),
+        usage_days=_integer(environment, "SWITCHYARD_USAGE_DAYS", 0, problems) or None,
         cors_origins=_origins(environment, problems),
         max_body_bytes=_integer(environment, "SWITCHYARD_MAX_BODY_BYTES", defaults.max_body_bytes, problems),
         max_in_flight=_integer(environment, "SWITCHYARD_MAX_IN_FLIGHT", defaults.max_in_flight, problems),
         host=environment.get("HOST") or defaults.host,
         port=_port(environment, defaults.port, problems),
     )
+    if (settings.entra_tenant is None) != (settings.entra_audience is None):
+        problems.append("SWITCHYARD_ENTRA_TENANT and SWITCHYARD_ENTRA_AUDIENCE go together: set both, or neither")
+    if settings.webhook_hosts and settings.webhook_secret is None:
+        problems.append("SWITCHYARD_WEBHOOK_HOSTS needs SWITCHYARD_WEBHOOK_SECRET, so that receivers can tell our alerts")
     if problems:
         raise ConfigurationError("The settings have problems: " + "; ".join(problems), problems=problems)
     return settings
 
 
-def _admin_key(environment: Mapping[str, str], problems: list[str]) -> Secret | None:
-    key = environment.get("SWITCHYARD_ADMIN_KEY")
-    if not key:
+def _secret(environment: Mapping[str, str], name: str, problems: list[str]) -> Secret | None:
+    value = environment.get(name)
+    if not value:
         return None
-    if len(key) < MIN_ADMIN_KEY or any(character.isspace() for character in key):
-        problems.append(f"SWITCHYARD_ADMIN_KEY must have at least {MIN_ADMIN_KEY} characters and no spaces")
-    return Secret(key)
+    if len(value) < MIN_SECRET or any(character.isspace() for character in value):
+        problems.append(f"{name} must have at least {MIN_SECRET} characters and no spaces")
+    return Secret(value)
+
+
+def _redis(environment: Mapping[str, str], problems: list[str]) -> Secret | None:
+    url = environment.get("SWITCHYARD_REDIS")
+    if url and not url.startswith(("redis://", "rediss://")):
+        problems.append("SWITCHYARD_REDIS must be a redis:// or rediss:// URL")
+    return Secret(url) if url else None
+
+
+def _list(environment: Mapping[str, str], name: str) -> list[str]:
+    return [part.strip() for part in environment.get(name, "").split(",") if part.strip()]
 
 
 def _upstream(environment: Mapping[str, str], problems: list[str]) -> str | None:
@@ -89,9 +129,7 @@ def _upstream(environment: Mapping[str, str], problems: list[str]) -> str | None
 
 
 def _origins(environment: Mapping[str, str], problems: list[str]) -> tuple[str, ...]:
-    origins = tuple(
-        part.strip().rstrip("/") for part in environment.get("SWITCHYARD_CORS_ORIGINS", "").split(",") if part.strip()
-    )
+    origins = tuple(part.rstrip("/") for part in _list(environment, "SWITCHYARD_CORS_ORIGINS"))
     problems.extend(
         f"SWITCHYARD_CORS_ORIGINS: `{origin}` is not an origin such as https://app.example.com, or *"
         for origin in origins

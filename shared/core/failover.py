@@ -84,6 +84,7 @@ class Ended(StrEnum):
     DEADLINE = "deadline"
     ATTEMPT_CAP = "attempt_cap"
     COST_CAP = "cost_cap"
+    BUDGET = "budget"  # a hard budget covers no candidate that is left
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,7 @@ class _Chain:
     spent: int = 0
     waited: float = 0.0
     capped: bool = False
+    over_budget: bool = False
     failures: list[Failed] = field(default_factory=list)
 
     def choose(self) -> _Entry | None:
@@ -147,6 +149,9 @@ class _Chain:
         self.entries.remove(entry)
         if failed.kind is FailureKind.NOT_ADMITTED:
             self._postpone(entry, failed)
+            return None
+        if failed.kind is FailureKind.OVER_BUDGET:
+            self.over_budget = True
             return None
         self.attempts += 1
         entry.tries += 1
@@ -207,6 +212,12 @@ class _Chain:
         too_long = self.waited + pause > self.policy.max_wait or self.now + pause >= self.policy.deadline
         return Ended.TOO_LONG_A_WAIT if pause > 0 and too_long else None
 
+    def why_nobody(self) -> Ended:
+        """Say why nobody is left: money, if nothing else was wrong with those it ran out for."""
+        if self.over_budget and not self.failures:
+            return Ended.BUDGET
+        return Ended.COST_CAP if self.capped else Ended.NOBODY_LEFT
+
     def end(self, ended: Ended) -> Outcome:
         """Sum up."""
         waits = [entry.ready_at - self.now for entry in self.entries if entry.ready_at > self.now]
@@ -249,7 +260,7 @@ def failover(
         stop = chain.learn(entry, event)
         if stop is not None:
             return chain.end(stop)
-    return chain.end(Ended.COST_CAP if chain.capped else Ended.NOBODY_LEFT)
+    return chain.end(chain.why_nobody())
 
 
 def _pointless(skip: Skip, failed: Candidate, other: Candidate) -> bool:

@@ -33,6 +33,7 @@ class FailureKind(StrEnum):
     DEPLOYMENT_NOT_FOUND = "deployment_not_found"
     GONE = "gone"
     NOT_ADMITTED = "not_admitted"
+    OVER_BUDGET = "over_budget"
     CANCELLED = "cancelled"
 
 
@@ -108,6 +109,9 @@ RULES: Final[dict[FailureKind, Rule]] = {
     FailureKind.DEPLOYMENT_NOT_FOUND: Rule(Remedy.FALL_BACK, Skip.DEPLOYMENT, BreakerEffect.DISABLE, Billing.VOID),
     FailureKind.GONE: Rule(Remedy.FALL_BACK, Skip.PROVIDER, BreakerEffect.DISABLE, Billing.VOID),
     FailureKind.NOT_ADMITTED: Rule(Remedy.FALL_BACK, Skip.NOTHING, BreakerEffect.NONE, Billing.VOID, again=True),
+    FailureKind.OVER_BUDGET: Rule(  # never sent: a hard budget does not cover it, though perhaps a cheaper candidate
+        Remedy.FALL_BACK, Skip.NOTHING, BreakerEffect.NONE, Billing.VOID
+    ),
     FailureKind.CANCELLED: Rule(Remedy.GIVE_UP, Skip.NOTHING, BreakerEffect.NONE, Billing.UNKNOWN),
 }
 

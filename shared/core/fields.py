@@ -14,6 +14,10 @@ class Fields:
     def __init__(self, values: Mapping[str, object]) -> None:
         self._values = values
 
+    def names(self) -> list[str]:
+        """Return the names that are there."""
+        return list(self._values)
+
     def text(self, name: str) -> str:
         """Return a text that must be there."""
         found = self.find_text(name)

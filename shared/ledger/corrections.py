@@ -36,13 +36,14 @@ async def correct(table: EntityTable, late: LateSettlement) -> bool:
     if stored.state is rows.IntentState.CHARGED:
         delta = late.intent.charged - stored.charged
         for key in stored.accounts:
-            await _correct_account(table, key, late.intent, delta)
+            await _correct_account(table, key, late, delta)
     return True
 
 
-async def _correct_account(table: EntityTable, key: rows.AccountKey, intent: rows.IntentRow, delta: int) -> None:
+async def _correct_account(table: EntityTable, key: rows.AccountKey, late: LateSettlement, delta: int) -> None:
     partition = rows.account_partition(key)
-    row = rows.correction_row(intent.request_id, intent.attempt)
+    intent = late.intent
+    row = rows.correction_row(late.session, intent.request_id, intent.attempt)
     while delta:
         if await table.get(partition, row) is not None:
             return

@@ -5,7 +5,7 @@
                          l~BUDGET~PERIOD    a MARKER: this session has, or is about to have, a lease there
     b~BUDGET~PERIOD      h                  the HEAD: limit, spent, reserved, number of open leases
                          l~SESSION          a LEASE: what the session was granted, and how much of it the head counts as spent
-                         c~REQUEST~ATTEMPT  a CORRECTION: what an attempt that recovery had charged really cost, less that
+                         c~SESSION~REQ~ATT  a CORRECTION: what an attempt that recovery had charged really cost, less that
     sessions             SESSION            sessions that are not closed
     closed               DAY~SESSION        sessions that are, for those who prune
 
@@ -184,9 +184,9 @@ def marker_row(key: AccountKey) -> str:
     return f"{LEASE}{key.budget}~{key.period}"
 
 
-def correction_row(request_id: str, attempt: int) -> str:
-    """Return the row of an attempt's correction."""
-    return f"{CORRECTION}{request_id}~{attempt}"
+def correction_row(session: str, request_id: str, attempt: int) -> str:
+    """Return the row of the correction of an attempt that was written in that session."""
+    return f"{CORRECTION}{session}~{request_id}~{attempt}"
 
 
 def closed_row(session: str, moment: float) -> str:

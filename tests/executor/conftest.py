@@ -10,14 +10,20 @@ from typing import cast
 import pytest
 
 from shared.adapters.tables import open_tables
+from shared.alerts import Alerts
+from shared.budgets import Budgets
 from shared.core.records import Caller, RequestRecord
 from shared.core.registry import ProviderKind, Registry
 from shared.feedback import Feedback
 from shared.gateway import Gateway
 from shared.health_book import HealthBook
 from shared.keys import Keys
+from shared.ledger import Ledger
+from shared.limits import RateLimits
 from shared.metrics import Metrics
+from shared.projects import Projects
 from shared.settings import Settings
+from shared.shared_health import SharedHealth
 from shared.usage import UsageLog
 from tests.fakes import FakeClock, ScriptedProvider
 
@@ -43,7 +49,7 @@ class Bench:
 @pytest.fixture
 async def bench() -> AsyncIterator[Callable[[Registry], Bench]]:
     """Return a maker of gateways; closes what it made."""
-    made: list[tuple[UsageLog, Metrics]] = []
+    made: list[Gateway] = []
     tables = open_tables("memory:")
 
     def make(registry: Registry) -> Bench:
@@ -56,7 +62,9 @@ async def bench() -> AsyncIterator[Callable[[Registry], Bench]]:
             written.append(record)
             usage.record(record)
 
-        log = cast("UsageLog", SimpleNamespace(record=write))
+        log = cast("UsageLog", SimpleNamespace(record=write, aclose=usage.aclose, insert_recovered=usage.insert_recovered))
+        health, budgets = HealthBook(), Budgets(tables, theirs)
+        ledger = Ledger(tables, theirs, "test", usage_until=usage.written_until)
         gateway = Gateway(
             settings=Settings(),
             catalog=SimpleNamespace(current=registry),  # type: ignore[arg-type]  # all the executor asks of it
@@ -68,14 +76,21 @@ async def bench() -> AsyncIterator[Callable[[Registry], Bench]]:
             metrics=metrics,
             keys=Keys(tables, clock, None),
             feedback=Feedback(tables, usage, clock),
-            health=HealthBook(),
+            health=health,
+            shared_health=SharedHealth(tables, theirs, health, "test"),
+            budgets=budgets,
+            ledger=ledger,
+            limits=RateLimits(tables, theirs, "test"),
+            projects=Projects(tables, theirs),
+            alerts=Alerts(tables, theirs, budgets, ledger.balance),
             clock=clock,
         )
-        made.append((usage, metrics))
+        made.append(gateway)
         return Bench(gateway, provider, clock, written)
 
     yield make
-    for usage, metrics in made:
-        await usage.aclose()
-        await metrics.aclose()
+    for gateway in made:
+        for store in (gateway.shared_health, gateway.budgets, gateway.projects, gateway.usage, gateway.ledger, gateway.limits):
+            await store.aclose()
+        await gateway.metrics.aclose()
     await tables.aclose()

@@ -1,0 +1,112 @@
+"""Use case: settle what dead processes left open, and write down the usage they could not.
+
+To be run by a timer on any instance, also on several at once: the ledger charges each attempt once, the usage log keeps the
+first record of a request, and a session is forgotten only when both have happened.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any, Final
+
+import orjson
+
+from shared.core.chat import Operation, Usage
+from shared.core.fields import Fields
+from shared.core.records import SUCCEEDED, AttemptRecord, RequestRecord
+from shared.gateway import Gateway
+from shared.ledger import IntentRow, IntentState
+
+LOST: Final = "process_lost"
+"""The outcome of an attempt, and of a request, whose process died before it knew."""
+
+_log = logging.getLogger(__name__)
+
+
+async def recover(gateway: Gateway) -> int:
+    """Settle every dead session; return how many. Raise `StorageUnavailableError`: the next run goes on then."""
+    found = await gateway.ledger.recover()
+    for session in found:
+        written = await gateway.usage.insert_recovered(records_of(session.attempts))
+        if written:
+            _log.warning("Wrote the usage of %d requests that a process which died had not written", written)
+        await gateway.ledger.finish(session)
+    return len(found)
+
+
+def records_of(attempts: Iterable[IntentRow]) -> list[RequestRecord]:
+    """Return the usage of requests as the ledger knows it. Attempts without facts (a test's, a tool's) are left out."""
+    requests: dict[str, list[tuple[IntentRow, Fields]]] = defaultdict(list)
+    for attempt in attempts:
+        facts = orjson.loads(attempt.facts)
+        if isinstance(facts, dict) and "key_id" in facts:
+            requests[attempt.request_id].append((attempt, Fields(facts)))
+    return [_record(request_id, found) for request_id, found in requests.items()]
+
+
+def _record(request_id: str, found: list[tuple[IntentRow, Fields]]) -> RequestRecord:
+    found.sort(key=lambda one: one[0].attempt)
+    attempts = tuple(_attempt(row, facts) for row, facts in found)
+    facts = found[0][1]
+    answered = next((one for one in attempts if one.outcome == SUCCEEDED), None)
+    started_at = facts.number("started_at")
+    return RequestRecord(
+        request_id=request_id,
+        key_id=facts.text("key_id"),
+        project=facts.text("project"),
+        operation=Operation(facts.text("operation")),
+        original_model=facts.text("original_model"),
+        task=facts.text("task"),
+        stream=facts.flag("stream"),
+        started_at=started_at,
+        duration_ms=max(0.0, max(row.at for row, _ in found) - started_at) * 1000,
+        outcome=LOST if answered is None else SUCCEEDED,
+        attempts=attempts,
+        model=None if answered is None else answered.model,
+        deployment=None if answered is None else answered.deployment,
+        cost=sum(one.cost or 0 for one in attempts),
+        billed=None if answered is None else answered.cost,
+        exact=all(one.exact for one in attempts),
+        simulated=facts.flag("simulated"),
+        recovered=True,
+        tags=_tags(facts),
+    )
+
+
+def _attempt(row: IntentRow, facts: Fields) -> AttemptRecord:
+    usage = _usage(facts.find_fields("usage"))
+    ended_at = facts.find_number("ended_at")
+    return AttemptRecord(
+        number=row.attempt,
+        deployment=facts.text("deployment"),
+        model=facts.text("model"),
+        provider=facts.text("provider"),
+        started_at=row.at if ended_at is None else facts.number("started_at"),
+        duration_ms=0.0,
+        outcome=facts.find_text("outcome") or LOST,
+        region=facts.find_text("region"),
+        usage=usage,
+        cost=row.charged,
+        exact=row.state is not IntentState.CHARGED and (usage is None or usage.exact),
+    )
+
+
+def _usage(row: Fields | None) -> Usage | None:
+    if row is None:
+        return None
+    return Usage(
+        input_tokens=row.whole("input_tokens"),
+        output_tokens=row.whole("output_tokens"),
+        cache_read=row.whole("cache_read"),
+        cache_creation=row.whole("cache_creation"),
+        reasoning=row.whole("reasoning"),
+        service_tier=row.find_text("service_tier"),
+        exact=row.flag("exact"),
+    )
+
+
+def _tags(facts: Fields) -> dict[str, Any]:
+    found = facts.find_fields("tags")
+    return {} if found is None else {name: found.text(name) for name in found.names()}

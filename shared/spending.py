@@ -1,0 +1,164 @@
+"""What one request may spend: before an attempt is sent, its upper bound is held on every budget; afterwards it is settled.
+
+The upper bound is sound: input tokens counted from above, output held to what is sent upstream, the dearest price the call
+could be billed at. Where a hard budget applies, an unknown price is refused, and an attempt of which nobody knows what it cost
+(a timeout, a lost connection, a stream that was cut) is charged its whole bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import Any
+
+from shared.core import pricing, router
+from shared.core.budgets import Account, AtEnd, Budget, account_of
+from shared.core.chat import ModelPreferences, Objective, Requirements, Usage
+from shared.core.errors import BudgetExceededError
+from shared.core.records import Caller
+from shared.core.registry import Deployment, Price, Registry
+from shared.core.route import Candidate
+from shared.gateway import Gateway
+from shared.ledger import Hold, Intent
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Money held for an attempt. ``output_tokens`` is what its output is held to upstream, None to send what was asked for."""
+
+    hold: Hold
+    price: Price | None
+    output_tokens: int | None = None
+
+    @property
+    def hard(self) -> bool:
+        """Say whether one of its budgets must not be exceeded."""
+        return self.hold.hard
+
+
+class Spending:
+    """One request's dealings with budgets and ledger."""
+
+    def __init__(
+        self, gateway: Gateway, caller: Caller, registry: Registry, *, request_id: str, moment: float, day: date
+    ) -> None:
+        self._gateway = gateway
+        self._caller = caller
+        self._registry = registry
+        self._request_id = request_id
+        self._moment = moment
+        self._day = day
+        self._exceeded: BudgetExceededError | None = None
+
+    @property
+    def exceeded(self) -> BudgetExceededError:
+        """The refusal of the first attempt that a budget did not cover."""
+        return self._exceeded or BudgetExceededError("No budget covers this request.", budget="")
+
+    async def budgets(self, model: str) -> tuple[Budget, ...]:
+        """Return the budgets a call to this model is charged to. Raise `StorageUnavailableError`, `PermissionDeniedError`."""
+        known = self._gateway.budgets.current(self._caller, model)
+        return known if known is not None else await self._gateway.budgets.applying(self._caller, model)
+
+    async def economised(self, requirements: Requirements) -> Requirements:
+        """Return the requirements with cheap preferred, if a budget asks for that because most of it is gone."""
+        for budget in await self.budgets(requirements.model):
+            if budget.at_end is AtEnd.DOWNGRADE and self._running_out(budget):
+                preferences = replace(requirements.preferences or ModelPreferences(), objective=Objective.COST)
+                return replace(requirements, preferences=preferences)
+        return requirements
+
+    def _running_out(self, budget: Budget) -> bool:
+        account = account_of(budget, self._moment)
+        seen = self._gateway.ledger.seen(account.budget, account.period)
+        return seen is not None and seen.limit > 0 and seen.spent >= budget.downgrade_at * seen.limit
+
+    # ---- before ------------------------------------------------------------------------------------------------------
+
+    async def hold(
+        self, requirements: Requirements, candidate: Candidate, number: int, *, facts: Mapping[str, Any]
+    ) -> Held | None:
+        """Hold what an attempt may cost; None when a budget does not cover it. Raise `StorageUnavailableError`."""
+        deployment = self._registry.deployments[candidate.deployment]
+        price = pricing.price_on(deployment.prices, self._day)
+        budgets = await self.budgets(deployment.model)
+        accounts = tuple([account_of(budget, self._moment) for budget in budgets])
+        intent = Intent(self._request_id, number, facts)
+        try:
+            if not any([account.hard for account in accounts]):  # noqa: C419  (a list is faster for the usual none or one)
+                return Held(await self._gateway.ledger.reserve(intent, accounts, candidate.worst_cost or 0), price)
+            return await self._hold_hard(requirements, deployment, price, intent=intent, budgets=budgets, accounts=accounts)
+        except BudgetExceededError as error:
+            self._exceeded = self._exceeded or error
+            return None
+
+    async def _hold_hard(
+        self,
+        requirements: Requirements,
+        deployment: Deployment,
+        price: Price | None,
+        *,
+        intent: Intent,
+        budgets: tuple[Budget, ...],
+        accounts: tuple[Account, ...],
+    ) -> Held:
+        if price is None:
+            hard = next(budget for budget in budgets if budget.hard)
+            message = (
+                f"The price of {deployment.id} is not known, and the budget {hard.id} covers only calls whose cost is bounded. "
+                "Ask for another model, or have its price added to the catalog."
+            )
+            raise BudgetExceededError(message, budget=hard.id)
+        bound = _output_bound(requirements, deployment, self._registry)
+        amount = _worst(price, requirements, bound)
+        floors = [budget.floor_tokens for budget in budgets if budget.hard and budget.at_end is AtEnd.CLAMP]
+        floor = min(max(floors), bound) if floors and len(floors) == sum(budget.hard for budget in budgets) else bound
+        hold = await self._gateway.ledger.reserve(intent, accounts, amount, least=_worst(price, requirements, floor))
+        if hold.amount < amount:
+            bound = _affordable(price, requirements, hold.amount, low=floor, high=bound)
+        return Held(hold, price, bound or None)
+
+    # ---- afterwards --------------------------------------------------------------------------------------------------
+
+    def settle(self, held: Held, usage: Usage | None, *, facts: Mapping[str, Any]) -> int | None:
+        """Charge an attempt and return what was charged, in nano-USD; None when that is not known (and no hard budget applies).
+
+        ``usage`` None is an outcome that providers don't charge for.
+        """
+        ledger = self._gateway.ledger
+        if usage is None:
+            ledger.void(held.hold, facts=facts)
+            return 0
+        cost = None if held.price is None else pricing.cost(held.price, usage)
+        if held.hard and (cost is None or not usage.exact):
+            cost = max(cost or 0, held.hold.amount)
+        ledger.settle(held.hold, cost or 0, facts=facts)
+        return cost
+
+    def release(self, held: Held) -> None:
+        """Give back what was held for an attempt that was not sent."""
+        self._gateway.ledger.void(held.hold)
+
+
+def _output_bound(requirements: Requirements, deployment: Deployment, registry: Registry) -> int:
+    """Return the most tokens a choice may have under a hard budget: what is sent upstream if the caller set no limit."""
+    bounded = requirements if requirements.budget_limit is not None else replace(requirements, budget_limit=0)
+    return router.output_bound(bounded, registry.models[deployment.model], registry.policy)
+
+
+def _worst(price: Price, requirements: Requirements, output_tokens: int) -> int:
+    return pricing.worst_case(
+        price, input_tokens=requirements.input_tokens_bound, output_tokens=output_tokens, n=requirements.n
+    )
+
+
+def _affordable(price: Price, requirements: Requirements, amount: int, *, low: int, high: int) -> int:
+    """Return the longest output an amount covers; ``low`` is known to be covered, ``high`` not to be."""
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _worst(price, requirements, middle) <= amount:
+            low = middle
+        else:
+            high = middle
+    return low
