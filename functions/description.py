@@ -8,6 +8,7 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from functions import (
+    budgets,
     chat_completions,
     completions,
     embeddings,
@@ -86,6 +87,7 @@ ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
     *usage.ENDPOINTS,
     *metrics.ENDPOINTS,
     *keys.ENDPOINTS,
+    *budgets.ENDPOINTS,
     *health.ENDPOINTS,
     *_OWN,
 )

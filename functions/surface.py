@@ -7,6 +7,7 @@ from typing import Final
 import azure.functions as func
 
 from functions import (
+    budgets,
     chat_completions,
     completions,
     description,
@@ -34,6 +35,7 @@ BLUEPRINTS: Final[tuple[func.Blueprint, ...]] = (
     usage.BLUEPRINT,
     metrics.BLUEPRINT,
     keys.BLUEPRINT,
+    budgets.BLUEPRINT,
     health.BLUEPRINT,
     description.BLUEPRINT,
     fallbacks.BLUEPRINT,

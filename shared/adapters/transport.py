@@ -424,8 +424,8 @@ def open_transport(
     """Return an HTTP client.
 
     ``limit`` is the most connections at once, 0 for no limit; waiting for one counts as connecting. ``trust_env`` takes proxies
-    from HTTP_PROXY, HTTPS_PROXY and NO_PROXY, read now. ``admits`` says of a host's name and an address it resolves to whether that may
-    be called; with it nothing goes through a proxy, which would resolve names by itself.
+    from HTTP_PROXY, HTTPS_PROXY and NO_PROXY, read now. ``admits`` says of a host's name and an address it
+    resolves to whether that may be called; with it nothing goes through a proxy, which would resolve names by itself.
     """
     proxies = urllib.request.getproxies_environment() if trust_env and admits is None else {}
     return _AiohttpTransport(limit=limit, proxies=proxies, admits=admits)

@@ -25,8 +25,8 @@ MAX_BODY: Final = 4 * 1024
 class Webhook:
     """The sender. ``hosts`` are those it may call.
 
-    ``transport`` must be an HTTP client of its own that admits only what `shared.core.webhooks.may_connect` does: it checks each
-    address a name resolves to and connects to those very addresses, so a name that changes its mind in between gains nothing.
+    ``transport`` must be an HTTP client of its own that admits only what `shared.core.webhooks.may_connect` does: it checks
+    each address a name resolves to and connects to those very addresses, so a name that changes its mind gains nothing.
     """
 
     def __init__(self, transport: HttpTransport, clock: Clock, *, hosts: Collection[str], secret: Secret) -> None:

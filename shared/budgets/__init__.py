@@ -11,6 +11,7 @@ what a change was checked against (the parent exists, no cycle, not too deep, no
 from __future__ import annotations
 
 from shared.budgets.cover import MAX_DEPTH, Snapshot, UnknownBudgetError
+from shared.budgets.periods import period_named
 from shared.budgets.rows import StoredBudget
 from shared.budgets.store import GRACE, MAX_AGE, MAX_BUDGETS, Budgets
 
@@ -23,4 +24,5 @@ __all__ = [
     "Snapshot",
     "StoredBudget",
     "UnknownBudgetError",
+    "period_named",
 ]

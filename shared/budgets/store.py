@@ -280,7 +280,7 @@ class Budgets:
                     return await self._attempt(change, state)
                 await self._clock.sleep(_PAUSE * 2.0 ** min(number, 4) * self._clock.draw())
         message = "Others keep changing budgets at the same time. Nothing was changed: try again."
-        raise ConflictError(message)
+        raise StorageUnavailableError(message, retry_after=1.0)
 
     async def _attempt(self, change: _Change, state: _State) -> StoredBudget:
         made = change.make(state.snapshot)

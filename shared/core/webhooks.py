@@ -68,6 +68,12 @@ def target_of(url: str, allowed: Collection[str]) -> Target:
     return target
 
 
+def host_of(url: str) -> str | None:
+    """Return the host of a webhook's URL: all of it that may be shown."""
+    found = _URL.fullmatch(url)
+    return None if found is None else (found["name"] or found["address"]).lower()
+
+
 def _is_listed(target: Target, allowed: Collection[str]) -> bool:
     if not 0 < target.port <= _MAX_PORT:
         return False
