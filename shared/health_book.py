@@ -16,7 +16,7 @@ from shared.core.breaker import release as breaker_release
 from shared.core.breaker import succeeded as breaker_succeeded
 from shared.core.failures import RULES, BreakerEffect, FailureKind
 from shared.core.health import BreakerState, DeploymentHealth, HealthSnapshot
-from shared.core.pool import UNSHARED, Entry, Moment, Pending, Sample, Shared, folded, heard, news_of_cooling
+from shared.core.pool import SELDOM, UNSHARED, Entry, Moment, Pending, Sample, Shared, folded, heard, news_of_cooling
 
 SMOOTHING = 0.1
 """Weight of the newest call in the moving averages."""
@@ -38,6 +38,7 @@ class _Record:
     first_content_ms: float | None = None
     in_flight: int = 0
     last_call_at: float | None = None
+    seldom: bool = True
     last_failure: str | None = None
     last_success_at: float = float("-inf")
     credit: float = 1.0
@@ -105,6 +106,7 @@ class HealthBook:
         elif breaker.closed_at is not None and not (self._let_back(record, now) or forced):
             return Refusal(f"{deployment} has just come back and gets its traffic gradually")
         record.in_flight += 1
+        record.seldom = record.last_call_at is None or now - record.last_call_at >= SELDOM
         record.last_call_at = now
         return None
 
@@ -154,6 +156,9 @@ class HealthBook:
         record.calls += 1
         record.successes += 1
         record.last_success_at = now
+        if record.shared.warned or record.shared.strikes:
+            record.shared = replace(record.shared, strikes=0, warned=False, cleared=True)
+            self._speak()
         self._put(record, breaker_succeeded(record.breaker, started_at=started_at, now=now, policy=self._policy))
 
     def failed(
@@ -177,8 +182,11 @@ class HealthBook:
         before = record.breaker
         after = breaker_failed(before, kind, now=now, started_at=started_at, retry_after=retry_after, policy=self._policy)
         self._put(record, after)
-        if after.cooling and self._tell is not None and news_of_cooling(after, record.shared, now):
-            self._tell()
+        if effect is BreakerEffect.FAILURE and record.seldom and after.state is BreakerState.CLOSED:
+            record.shared = replace(record.shared, strikes=record.shared.strikes + 1, cleared=False)
+            self._speak()
+        elif after.cooling and news_of_cooling(after, record.shared, now):
+            self._speak()
 
     def cancelled(self, deployment: str) -> None:
         """End a call whose client left: it says nothing about the deployment."""
@@ -292,12 +300,15 @@ class HealthBook:
             record.shared = replace(record.shared, pending=Pending.CLOSED, own_until=0.0, granted_until=0.0)
         else:
             return
+        self._speak()
+
+    def _speak(self) -> None:
         if self._tell is not None:
             self._tell()
 
 
-def _state(breaker: Breaker, shared: Shared) -> tuple[BreakerState, float, Pending]:
-    return breaker.state, breaker.opened_at, shared.pending
+def _state(breaker: Breaker, shared: Shared) -> tuple[object, ...]:
+    return breaker.state, breaker.opened_at, shared.pending, shared.strikes, shared.cleared
 
 
 def _sample(record: _Record) -> Sample:

@@ -31,6 +31,14 @@ MAX_DISABLED: Final = 3_600.0
 NEARLY: Final = 0.5
 """Seconds by which two pauses may differ and still be the same one."""
 
+STRIKES: Final = 5
+"""Failures in a row over all instances that open a breaker though no instance alone has seen enough."""
+
+SELDOM: Final = 1.0
+"""Seconds without a call after which an instance's next failure is a strike: those that call more often find out alone."""
+
+_STRUCK_PAUSE: Final = 5.0
+_STRIKES_KEPT: Final = 30.0
 _MEMORY: Final = 60.0
 """Seconds after which a measured call counts half."""
 _NEW: Final = 10.0
@@ -77,7 +85,8 @@ class Entry:
     """What the row says of one deployment. Wall clocks are those of whoever wrote them.
 
     ``pause`` and ``until`` are the opening's, ``cool`` and ``cool_until`` those of the pause the provider asked for.
-    ``lease`` grows with each lease (and its renewals), so that a reader can tell a new one from an old one.
+    ``lease`` grows with each lease (and its renewals), so that a reader can tell a new one from an old one. ``strikes`` are
+    failures of instances that call seldom, since the latest success of anybody who knew of them; ``struck`` is the last one's.
     """
 
     epoch: int = 0
@@ -91,6 +100,8 @@ class Entry:
     lease_until: float = 0.0
     cool: float = 0.0
     cool_until: float = 0.0
+    strikes: int = 0
+    struck: float = 0.0
     averages: Averages = Averages()
 
 
@@ -104,6 +115,7 @@ class Shared:
     ``epoch``, ``lease`` and ``cool_mark`` (its ``cool_until``) say which state of the entry was last heard, ``open`` whether
     the breaker was open in it. ``own_until`` is the end of the pause this instance's own failures caused: others' successes
     don't shorten it. ``granted_until`` is the end of this instance's own lease to probe.
+    ``strikes`` are not yet in the row; ``warned`` is True while there are some in it, ``cleared`` when a call went well since.
     """
 
     epoch: int = 0
@@ -115,6 +127,9 @@ class Shared:
     granted_until: float = 0.0
     cool_mark: float = 0.0
     cool_end: float = 0.0
+    strikes: int = 0
+    warned: bool = False
+    cleared: bool = False
 
 
 UNSHARED: Final = Shared()
@@ -138,7 +153,21 @@ def spoken(entry: Entry, breaker: Breaker, shared: Shared, at: Moment) -> Entry:
         entry = _opened(entry, breaker, shared, at)
     elif shared.pending is Pending.CLOSED and entry.open and entry.epoch == shared.epoch:
         entry = replace(entry, epoch=shared.epoch + 1, open=False, openings=0, disabled=None, prober="", lease_until=0.0)
+    if not entry.open and (shared.strikes or shared.cleared):
+        entry = _struck(entry, breaker, shared, at)
     return _cooled(entry, breaker, shared, at)
+
+
+def _struck(entry: Entry, breaker: Breaker, shared: Shared, at: Moment) -> Entry:
+    # If an answer of the store is lost, strikes count twice: that opens a little early, and whoever doubts it tries once.
+    if shared.cleared:
+        return replace(entry, strikes=0, struck=0.0) if entry.strikes else entry
+    counts = abs(at.wall - entry.struck) <= _STRIKES_KEPT
+    strikes = shared.strikes + (entry.strikes if counts else 0)
+    if strikes < STRIKES:
+        return replace(entry, strikes=strikes, struck=at.wall)
+    tripped = replace(breaker, open_until=at.monotonic + _STRUCK_PAUSE, openings=1, disabled=None)
+    return _opened(entry, tripped, shared, at)
 
 
 def _opened(entry: Entry, breaker: Breaker, shared: Shared, at: Moment) -> Entry:
@@ -160,6 +189,8 @@ def _opened(entry: Entry, breaker: Breaker, shared: Shared, at: Moment) -> Entry
         disabled=breaker.disabled,
         prober="",
         lease_until=0.0,
+        strikes=0,
+        struck=0.0,
     )
 
 
@@ -233,7 +264,9 @@ def heard(entry: Entry, breaker: Breaker, shared: Shared, at: Moment, *, doubted
     ``doubted`` says that its own latest calls went well: then an opening by others lets one call through at once, and that
     call's outcome decides, so that one sick instance doesn't shut a deployment for all.
     """
-    shared = replace(shared, pending=Pending.NOTHING) if shared.pending is not Pending.NOTHING else shared
+    warned = entry.strikes > 0
+    if shared.pending is not Pending.NOTHING or shared.strikes or shared.cleared or shared.warned is not warned:
+        shared = replace(shared, pending=Pending.NOTHING, strikes=0, cleared=False, warned=warned)
     if entry.epoch != shared.epoch:  # a smaller one: the row was lost, and what it says now counts
         shared = replace(shared, epoch=entry.epoch, open=entry.open, granted_until=0.0)
         if entry.open:
