@@ -59,6 +59,7 @@ class Fate:
     random: random.Random
     clock: FakeClock
     deaths: float = 0.0
+    freezes: float = 0.0
 
     async def step(self) -> None:
         """Let others run, let time pass, or die."""
@@ -66,6 +67,11 @@ class Fate:
             await asyncio.sleep(0)
         if self.random.random() < 0.1:
             self.clock.seconds += self.random.choice((1, 30, 200))
+        if self.random.random() < self.freezes:
+            frozen = self.clock.seconds + self.random.choice((2_000, 10_000))
+            while self.clock.seconds < frozen and self.random.random() > 0.02:  # others make the time pass
+                self.clock.seconds += 100
+                await asyncio.sleep(0)
         if self.random.random() < self.deaths:
             raise Killed
 
@@ -236,9 +242,11 @@ async def some_days(seed: int) -> tuple[SteppedTables, FakeClock, random.Random]
     calm = SteppedTables(Fate(random.Random(seed), clock))
     tables = SteppedTables(Fate(random.Random(seed + 1), clock), calm.stored, calm.inserted, calm.etags)
     logs: dict[int, UsageLog] = {}
+    freezes = draw.choice((0.0, 0.1))  # who is frozen for hours and dies the moment he is not has not been able to say so
 
     async def process(number: int) -> None:
-        fate = Fate(random.Random(draw.random()), clock, deaths=draw.choice((0.0, 0.03, 0.1)))
+        deaths = 0.0 if freezes else draw.choice((0.0, 0.03, 0.1))
+        fate = Fate(random.Random(draw.random()), clock, deaths=deaths, freezes=freezes)
         log = logs.get(number) or UsageLog(tables.of(fate), _Chance(clock, draw))
         logs[number] = log
         try:
