@@ -88,6 +88,8 @@ class EntraTenant:
             found.append("SWITCHYARD_ENTRA_AUDIENCE must be the gateway's application id, or its URI such as api://switchyard")
         if self.project_claim is not None and _CLAIM.fullmatch(self.project_claim) is None:
             found.append("SWITCHYARD_ENTRA_PROJECT_CLAIM must be the name of a claim")
+        if not self.authority.startswith(("https://", "http://127.0.0.1:")) or self.authority.endswith("/"):
+            found.append("SWITCHYARD_ENTRA_AUTHORITY must be an https URL without a slash at its end")
         return found
 
 
