@@ -128,14 +128,13 @@ def install() -> None:
     """Install the pinned version unless it is here; raise `RuntimeError` when that can't be done. Processes take turns."""
     with (Path(tempfile.gettempdir()) / "switchyard-azurite.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if _installed() == _pinned():
-            return
-        for program in ("node", "npm"):
+        here = _installed() == _pinned()
+        for program in ["node"] if here else ["node", "npm"]:
             if shutil.which(program) is None:
-                message = (
-                    f"These tests need {program}: they run against Azurite, which is a Node program. Install Node 20 or newer."
-                )
+                message = f"This needs {program}: it runs against Azurite, a Node program. Install Node.js 22, or 20."
                 raise RuntimeError(message)
+        if here:
+            return
         command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline", "--loglevel=error"]
         done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)  # noqa: S603
         if done.returncode != 0 or _installed() != _pinned():

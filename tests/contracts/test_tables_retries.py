@@ -295,6 +295,7 @@ UNREADABLE: dict[str, tuple[Reply, Ask]] = {
     "a transaction without a part": (batched(), lambda t: t.transact(OPS)),
     "a page that is none": (Reply(200, b"[]"), lambda t: t.get("p", "r")),
     "a row without keys": (Reply(200, b"{}"), lambda t: t.get("p", "r")),
+    "a 404 that is not Table Storage's": (Reply(404, b"<html>"), lambda t: t.get("p", "r")),
     "not even JSON": (Reply(200, b"<html>"), lambda t: t.get("p", "r")),
 }
 

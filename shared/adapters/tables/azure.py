@@ -31,7 +31,6 @@ PAGE_ROWS: Final = 1000
 """The service's own bound."""
 
 _Read = TypeVar("_Read")
-_NOT_FOUND: Final = 404
 _SUCCESS: Final = range(200, 300)
 
 
@@ -65,7 +64,7 @@ class AzureTable:
         """Return the row, or None."""
         rules.check_keys(partition, row)
         answer = await self._read(azure_wire.get(self._name, partition, row))
-        if answer.status == _NOT_FOUND:
+        if answer.code:
             return None
         return _readable(azure_wire.entity, answer)
 
@@ -82,7 +81,7 @@ class AzureTable:
             size = PAGE_ROWS if left is None else min(PAGE_ROWS, left)
             draft = azure_wire.page(self._name, (partition, start, end), size, after)
             answer = await self._read(draft)
-            if answer.status == _NOT_FOUND:
+            if answer.code:
                 return
             rows = _readable(azure_wire.entities, answer)
             for entity in rows:
@@ -119,7 +118,7 @@ class AzureTable:
         """Return an answer that is the row or rows, or that there is nothing."""
         with self._account.use():
             answer = await self._account.ask(draft, repeatable=True)
-        if answer.status not in _SUCCESS and answer.status != _NOT_FOUND:
+        if answer.status not in _SUCCESS and answer.code not in azure_wire.NOTHING:
             raise _unexpected(answer)
         return answer
 

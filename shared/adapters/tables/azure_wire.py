@@ -19,6 +19,8 @@ from shared.adapters.tables import rules
 from shared.ports import Action, Entity, InvalidEntityError, Op, Value
 
 TABLE_NOT_FOUND: Final = "TableNotFound"
+NOTHING: Final = frozenset({TABLE_NOT_FOUND, "ResourceNotFound", "EntityNotFound"})
+"""The service's names for "there is no such row". A 404 without one of them is somebody else's."""
 JSON: Final = "application/json;odata=minimalmetadata"
 
 _TYPE: Final = "@odata.type"
@@ -34,6 +36,7 @@ _ODD_DOUBLES: Final = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 """Doubles that are sent as text: JSON has no word for them."""
 
 _INNER: Final = re.compile(rb"^HTTP/1\.1 (\d{3})[^\r\n]*\r?\n((?:[^\r\n]+\r?\n)*)(?:\r?\n([^\r\n]*))?", re.MULTILINE)
+_INNER_ETAG: Final = re.compile(rb"^ETag: *([^\r\n]+)", re.MULTILINE | re.IGNORECASE)
 _INDEX: Final = re.compile(r"(\d{1,2}):")
 _XML_CODE: Final = re.compile(rb"<Code>(\w+)</Code>")
 
@@ -242,17 +245,14 @@ def _value(kind: str | None, value: Any) -> Value:
 
 
 def _batch_answer(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
-    inner = [(int(code), _headers(lines), text or b"") for code, lines, text in _INNER.findall(body)]
-    for code, fields, text in inner:
-        if code >= 400:  # noqa: PLR2004 - refused, and with it everything
-            name, index = _error(code, fields, text)
-            return Answer(code, headers, text, name, index)
-    return Answer(status, headers, body, etags=tuple(fields.get("etag", "") for _, fields, _ in inner))
-
-
-def _headers(lines: bytes) -> dict[str, str]:
-    pairs = (line.partition(":") for line in lines.decode("latin-1").splitlines())
-    return {name.strip().lower(): value.strip() for name, _, value in pairs}
+    etags = []
+    for code, lines, text in _INNER.findall(body):
+        if int(code) >= 400:  # noqa: PLR2004 - refused, and with it everything
+            name, index = _error(int(code), {}, text)
+            return Answer(int(code), headers, text, name, index)
+        etag = _INNER_ETAG.search(lines)
+        etags.append(etag[1].decode("latin-1") if etag else "")
+    return Answer(status, headers, body, etags=tuple(etags))
 
 
 def _error(status: int, headers: Mapping[str, str], body: bytes) -> tuple[str, int]:
