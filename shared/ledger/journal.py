@@ -135,6 +135,12 @@ class Journal:
         """Take back a row that has not been sent; False when it has been, or is gone."""
         return self._queue.pop(row, None) is not None
 
+    def lose(self) -> None:
+        """Take note that the session is lost, and tell what waits. What is on its way hears its own outcome."""
+        self.lost = True
+        queue, self._queue = self._queue, {}
+        _tell(queue, landed=False)
+
     async def flush(self) -> None:
         """Write what waits; return when it has landed or the session is lost."""
         while self._queue or self._sending:
@@ -190,16 +196,11 @@ class Journal:
                 if landed:
                     _tell(batch, landed=True)
                 else:
-                    self._lose(batch)
+                    self.lose()
+                    _tell(batch, landed=False)
                 if not self._go.is_set() and len(self._queue) < size:
                     break
                 self._go.clear()
-
-    def _lose(self, batch: dict[str, _Queued]) -> None:
-        self.lost = True
-        queue, self._queue = self._queue, {}
-        _tell(batch, landed=False)
-        _tell(queue, landed=False)
 
     async def _commit(self, batch: Mapping[str, _Queued], *, state: rows.SessionState = rows.SessionState.OPEN) -> bool:
         """Write rows with the fence; return whether they landed. Comes back only when that is known."""

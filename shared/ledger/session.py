@@ -58,7 +58,7 @@ class Session:
 
     def lose(self) -> None:
         """Take note that recovery has taken it over: a lease was found closed."""
-        self.journal.lost = True
+        self.journal.lose()
 
     def lease(self, account: Account) -> Lease:
         """Return the lease on an account, marked in the session's partition before anything else is."""
@@ -235,8 +235,8 @@ class Session:
 
     @property
     def finished(self) -> bool:
-        """Say whether it is draining and nothing is left but to close it."""
-        return self.draining and not self.holds and not self.busy and self.journal.quiet
+        """Say whether it is draining and nothing is left but to close it. What a lost one used is for recovery to count."""
+        return self.draining and not self.lost and not self.holds and not self.busy and self.journal.quiet
 
     async def close(self) -> None:
         """Close leases, then the fence, then forget the session; raise `SessionLostError` or `StorageUnavailableError`."""
