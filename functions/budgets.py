@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
+from functions.budget_forecasts import get_forecast
 from functions.budget_views import find_budget, period_shown, view
 from functions.endpoints import Access, Endpoint, Parameter, blueprint
 from functions.http import Call, endpoint
@@ -158,6 +159,15 @@ ENDPOINTS: Final = (
         tag="Budgets",
         access=Access.ADMIN,
         answers="The disabled budget. Its money stays, and so does its id.",
+    ),
+    Endpoint(
+        name="get_budget_forecast",
+        method="GET",
+        path="/v1/budgets/{id}/forecast",
+        handler=get_forecast,
+        summary="What a budget will have spent at its period's end",
+        tag="Budgets",
+        answers="What is expected, an interval, and by how much such forecasts missed on this budget's own past.",
     ),
 )
 
