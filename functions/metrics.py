@@ -12,6 +12,8 @@ from functions.http import Call, endpoint
 from functions.periods import iso, span
 from functions.rendering import NO_STORE, json_response, usd
 from functions.scopes import project_of
+from shared.alerts import Alert
+from shared.core.limits import Use
 from shared.health_book import HealthReport
 from shared.metrics import Summary
 
@@ -45,7 +47,29 @@ async def get_metrics(call: Call) -> Response:
             "by_deployment": {name: measured.in_flight for name, measured in shown.items() if measured.in_flight},
         },
     }
+    if call.caller.admin:
+        body["limits"] = [_use(use) for use in gateway.limits.report()]
+        body["alerts"] = [_alert(alert) for alert in await gateway.alerts.feed()]
+        body["ledger"] = {"overruns": gateway.ledger.overruns}
     return json_response(body, headers=[NO_STORE])
+
+
+def _use(use: Use) -> dict[str, Any]:
+    return {"subject": use.limited.subject, "per_minute": use.what, "used": use.used, "limit": use.limit}
+
+
+def _alert(alert: Alert) -> dict[str, Any]:
+    return {
+        "id": alert.id,
+        "budget": alert.budget,
+        "period": alert.period,
+        "threshold": alert.threshold,
+        "limit_usd": usd(alert.limit),
+        "spent_usd": usd(alert.spent),
+        "hard": alert.hard,
+        "raised_at": iso(alert.raised_at),
+        "delivery": alert.delivery.value,
+    }
 
 
 def _summary(summary: Summary) -> dict[str, Any]:
@@ -85,7 +109,8 @@ ENDPOINTS: Final = (
             Parameter("model", "Only this model."),
             Parameter("project", "Only this project. Keys other than the administrator's see their own only."),
         ),
-        answers="The sums of the range, by model and over time; breakers and calls in flight of this instance.",
+        answers="The sums of the range, by model and over time; breakers and calls in flight of this instance. "
+        "The administrator also sees limits and alerts.",
     ),
 )
 

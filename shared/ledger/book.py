@@ -32,6 +32,8 @@ from shared.ports import Clock, Tables
 MAX_SESSIONS_LOST: Final = 5
 """How often a reservation begins anew because its session was lost under way."""
 CLOSING_SECONDS: Final = 5.0
+MAX_SEEN: Final = 10_000
+"""Accounts whose balance is remembered after their lease has ended."""
 
 _log = logging.getLogger(__name__)
 
@@ -88,6 +90,7 @@ class Ledger:
         self._session: Session | None = None
         self._draining: list[Session] = []
         self._open: dict[str, float] = {}
+        self._seen: dict[rows.AccountKey, Balance] = {}
         self._late: list[LateSettlement] = []
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -144,12 +147,15 @@ class Ledger:
         if entity is None:
             return Balance(limit)
         head = rows.head(entity)
-        return Balance(limit, head.spent, head.reserved)
+        self._seen[key] = balance = Balance(limit, head.spent, head.reserved)
+        return balance
 
     def seen(self, budget: str, period: str) -> Balance | None:
         """Return what this process last saw of an account, without asking; None if it never did."""
-        lease = None if self._session is None else self._session.leases.get(rows.AccountKey(budget, period))
-        return None if lease is None else lease.seen
+        key = rows.AccountKey(budget, period)
+        lease = None if self._session is None else self._session.leases.get(key)
+        seen = None if lease is None else lease.seen
+        return seen or self._seen.get(key)
 
     # ---- housekeeping ------------------------------------------------------------------------------------------------
 
@@ -223,6 +229,9 @@ class Ledger:
 
     def _retire(self, session: Session) -> None:
         session.draining = True
+        if len(self._seen) > MAX_SEEN:
+            self._seen.clear()
+        self._seen.update({key: lease.seen for key, lease in session.leases.items() if lease.seen is not None})
         self._draining.append(session)
         if self._session is session:
             self._session = None

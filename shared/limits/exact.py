@@ -21,7 +21,7 @@ from typing import Final
 
 from shared.core.errors import StorageUnavailableError
 from shared.core.limits import MINUTE, Gauge, Limited, Standing, Verdict, What
-from shared.ports import Clock, Entity, EntityChangedError, EntityExistsError, EntityNotFoundError, EntityTable
+from shared.ports import Clock, Entity, EntityChangedError, EntityExistsError, EntityNotFoundError, EntityTable, Value
 
 ROW: Final = "0"
 COPY_SECONDS: Final = 1.0
@@ -43,6 +43,9 @@ class Fate(Enum):
     WAITS = "waits"
     WENT = "went"  # by its share, without the row: to be written down
     LEFT = "left"  # refused elsewhere, or its caller is gone: nothing to write down
+
+
+_ESCAPES: Final = str.maketrans({"~": "~0", "/": "~1", "\\": "~2", "#": "~3", "?": "~4"})
 
 
 @dataclass(slots=True, eq=False)
@@ -258,7 +261,7 @@ class ExactRow:
             alone = len(copy.who) <= 1 and moment - copy.at < MINUTE
             if alone or moment - copy.at < OWN_SECONDS:
                 return copy
-        entity = await self._table.get(self.limited.subject, ROW)
+        entity = await self._table.get(_partition(self.limited.subject), ROW)
         copy = self._copy = self._read(entity)
         return copy
 
@@ -371,13 +374,13 @@ class ExactRow:
         copy.who = {name: seen for name, seen in copy.who.items() if now - seen < MINUTE}
         self._instances = len(copy.who)
         copy.marks = [*copy.marks, mark][-_MARKS:]
-        properties = {
+        properties: dict[str, Value] = {
             "at": now,
             "marks": " ".join(copy.marks),
             "who": " ".join(f"{name}={seen}" for name, seen in copy.who.items()),
-            **{what: gauge.text() for what, gauge in copy.gauges.items()},
         }
-        entity = Entity(self.limited.subject, ROW, properties, copy.etag)
+        properties.update((what, gauge.text()) for what, gauge in copy.gauges.items())
+        entity = Entity(_partition(self.limited.subject), ROW, properties, copy.etag)
         copy.etag = await (self._table.replace(entity) if copy.etag else self._table.insert(entity))
         copy.at = self._clock.monotonic()
         self._copy = copy
@@ -388,8 +391,7 @@ def _gauges(limited: Limited) -> dict[What, Gauge]:
         ("requests", limited.requests_per_minute),
         ("tokens", limited.tokens_per_minute),
     )
-    gauges: dict[What, Gauge] = {what: Gauge(limit) for what, limit in limits if limit is not None}
-    return gauges
+    return {what: Gauge(limit) for what, limit in limits if limit is not None}
 
 
 def _costs(gauges: dict[What, Gauge], requests: int, tokens: int) -> dict[What, int]:
@@ -408,3 +410,8 @@ def _refusal(gauges: dict[What, Gauge], costs: dict[What, int], now: float) -> V
 
 def _standings(gauges: dict[What, Gauge]) -> tuple[Standing, ...]:
     return tuple(Standing(what, gauge.limit, gauge.remaining(), gauge.reset()) for what, gauge in gauges.items())
+
+
+def _partition(subject: str) -> str:
+    """Return a subject as a key: a deployment's name has a slash, which keys can't hold."""
+    return subject.translate(_ESCAPES)

@@ -63,7 +63,7 @@ async def bench() -> AsyncIterator[Callable[[Registry], Bench]]:
             usage.record(record)
 
         log = cast("UsageLog", SimpleNamespace(record=write, aclose=usage.aclose, insert_recovered=usage.insert_recovered))
-        health, budgets = HealthBook(), Budgets(tables, theirs)
+        health, budgets = HealthBook(), Budgets(tables, clock)
         ledger = Ledger(tables, theirs, "test", usage_until=usage.written_until)
         gateway = Gateway(
             settings=Settings(),
@@ -81,7 +81,7 @@ async def bench() -> AsyncIterator[Callable[[Registry], Bench]]:
             budgets=budgets,
             ledger=ledger,
             limits=RateLimits(tables, theirs, "test"),
-            projects=Projects(tables, theirs),
+            projects=Projects(tables, clock),
             alerts=Alerts(tables, theirs, budgets, ledger.balance),
             clock=clock,
         )
