@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from shared.core.budgets import Cycle, Period, period_of
 
-_FIRST_YEAR: Final = 1970
+_FIRST_YEAR: Final = 1969  # where the epoch began, west of Greenwich
 _LAST_YEAR: Final = 9998
 
 

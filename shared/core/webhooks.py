@@ -27,8 +27,10 @@ _PORTS: Final = {"https": 443, "http": 80}
 _MAX_PORT: Final = 65_535
 
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-_DETOURS: Final = tuple(map(ipaddress.ip_network, ("::/96", "2002::/16", "192.88.99.0/24")))
-"""IPv4 in IPv6 by compatible addresses and 6to4: "global" by their registration, and a way to any IPv4 address."""
+_DETOURS: Final = tuple(
+    map(ipaddress.ip_network, ("::/96", "2002::/16", "192.88.99.0/24", "64:ff9b:1::/48", "168.63.129.16/32"))
+)
+"""Public by their registration, and a way inside: IPv4 in IPv6 (compatible, 6to4, local NAT64), and Azure's own wire server."""
 
 
 @dataclass(frozen=True, slots=True)
