@@ -15,7 +15,7 @@ _CLOSED: Final = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 KeyName = Annotated[str, Field(min_length=1, max_length=MAX_NAME, description="What the key is for.")]
 PerMinute = Annotated[int, Field(ge=1, le=MAX_PER_MINUTE)]
-BudgetIds = Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], Field(max_length=MAX_BUDGETS)]
+BudgetIds = Annotated[list[Annotated[str, Field(min_length=1, max_length=63)]], Field(max_length=MAX_BUDGETS)]
 Roles = Annotated[list[Literal["admin", "member", "viewer"]], Field(min_length=1, max_length=3)]
 TagName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,31}$")]
 Tags = Annotated[dict[TagName, Annotated[str, Field(min_length=1, max_length=MAX_TAG)]], Field(max_length=MAX_TAGS)]

@@ -22,7 +22,7 @@ LATEST: Final = 253_402_300_799
 """The end of the year 9999, in seconds since the epoch."""
 
 PROJECT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_BUDGET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_BUDGET: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _TAG_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,31}")
 _ROLES: Final[frozenset[str]] = frozenset(Role)
 

@@ -389,7 +389,7 @@ WRONG: list[tuple[str, Any]] = [
         for limit in ("requests_per_minute", "tokens_per_minute")
         for value in (0, -1, True, 1.0, 0.5, math.nan, math.inf, 10**30, "60")
     ),
-    *(("budgets", value) for value in (("a b",), ("a|b",), ("",), ("x" * 65,), (5,), ("a", "a"), ["a"], "a", None)),
+    *(("budgets", value) for value in (("a b",), ("a|b",), ("",), ("x" * 64,), ("A",), (5,), ("a", "a"), ["a"], "a", None)),
     ("budgets", tuple(map(str, range(5_000)))),
     ("budgets", tuple(map(str, range(17)))),
     ("budgets", ("team", "gone")),
