@@ -233,6 +233,10 @@ class HealthBook:
             if record.breaker.state is BreakerState.HALF_OPEN and record.shared.granted_until > now
         ]
 
+    def warned(self) -> bool:
+        """Say whether some deployment seems to be failing all over, though its breaker is not open yet."""
+        return any(record.shared.warned for record in self._records.values())
+
     def learnt(self) -> dict[str, Learnt]:
         """Return what there is to say of every deployment."""
         return {name: Learnt(record.breaker, record.shared, _sample(record)) for name, record in self._records.items()}

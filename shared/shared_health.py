@@ -27,6 +27,8 @@ PARTITION: Final = "pool"
 ROWS: Final = 4
 """Rows the deployments are spread over: they are read with one query, and written each for itself."""
 POLL_SECONDS: Final = 2.0
+WARNED_SECONDS: Final = 0.5
+"""How often while a deployment seems to be failing."""
 IDLE_SECONDS: Final = 30.0
 """Seconds without a request after which nothing is read any more."""
 CLAIM_SECONDS: Final = 0.25
@@ -200,7 +202,8 @@ class SharedHealth:
     async def _keep_reading(self) -> None:
         while self._clock.monotonic() - self._touched_at < IDLE_SECONDS or self._book.probing(self._clock.monotonic()):
             await self.exchange()
-            await self._clock.sleep(POLL_SECONDS * (0.75 + self._clock.draw() / 2))
+            pause = WARNED_SECONDS if self._book.warned() else POLL_SECONDS
+            await self._clock.sleep(pause * (0.75 + self._clock.draw() / 2))
             await asyncio.sleep(0)  # a clock that does not really wait must not keep the loop from others
 
     def _awake(self) -> bool:

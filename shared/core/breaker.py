@@ -21,6 +21,9 @@ from shared.core.health import BreakerState
 FOREVER: Final = 1e9
 """Seconds: longer than any process lives, and still a number in JSON."""
 
+DISPROVED: Final = 3.0
+"""Seconds: less than the shortest pause after failures."""
+
 
 @dataclass(frozen=True, slots=True)
 class BreakerPolicy:
@@ -120,12 +123,15 @@ def succeeded(
         return replace(NEW, closed_at=breaker.closed_at) if ramping else NEW
     if breaker.cooling or started_at < breaker.opened_at:
         return breaker
-    return closed(now)
+    return closed(breaker, now)
 
 
-def closed(now: float | None) -> Breaker:
-    """Return a breaker that has just been closed; ``now`` None: with all its traffic at once."""
-    return NEW if now is None else replace(NEW, closed_at=now)
+def closed(breaker: Breaker, now: float | None) -> Breaker:
+    """Return the breaker as it is when it has just been closed. ``now`` None: with all its traffic at once.
+
+    So it is also when it was open for `DISPROVED` seconds at most: then the opening was a mistake and no outage.
+    """
+    return NEW if now is None or now - breaker.opened_at < DISPROVED else replace(NEW, closed_at=now)
 
 
 def failed(

@@ -37,8 +37,11 @@ STRIKES: Final = 5
 SELDOM: Final = 1.0
 """Seconds without a call after which an instance's next failure is a strike: those that call more often find out alone."""
 
+MUTED: Final = 60.0
+"""Seconds for which an instance whose opening others disproved tells them of no other: it may be the one that is sick."""
+
 _STRUCK_PAUSE: Final = 5.0
-_STRIKES_KEPT: Final = 30.0
+_STRIKES_KEPT: Final = SKEW + 30.0
 _MEMORY: Final = 60.0
 """Seconds after which a measured call counts half."""
 _NEW: Final = 10.0
@@ -116,6 +119,7 @@ class Shared:
     the breaker was open in it. ``own_until`` is the end of the pause this instance's own failures caused: others' successes
     don't shorten it. ``granted_until`` is the end of this instance's own lease to probe.
     ``strikes`` are not yet in the row; ``warned`` is True while there are some in it, ``cleared`` when a call went well since.
+    Until ``muted_until`` it keeps its openings to itself: others have just found the deployment well.
     """
 
     epoch: int = 0
@@ -130,6 +134,7 @@ class Shared:
     strikes: int = 0
     warned: bool = False
     cleared: bool = False
+    muted_until: float = 0.0
 
 
 UNSHARED: Final = Shared()
@@ -149,11 +154,12 @@ class Moment:
 
 def spoken(entry: Entry, breaker: Breaker, shared: Shared, at: Moment) -> Entry:
     """Return the entry with what this instance has learnt since it last spoke. The same entry when that is nothing new."""
-    if shared.pending is Pending.OPENED:
+    muted = shared.muted_until > at.monotonic
+    if shared.pending is Pending.OPENED and not muted:
         entry = _opened(entry, breaker, shared, at)
     elif shared.pending is Pending.CLOSED and entry.open and entry.epoch == shared.epoch:
         entry = replace(entry, epoch=shared.epoch + 1, open=False, openings=0, disabled=None, prober="", lease_until=0.0)
-    if not entry.open and (shared.strikes or shared.cleared):
+    if not entry.open and ((shared.strikes and not muted) or shared.cleared):
         entry = _struck(entry, breaker, shared, at)
     return _cooled(entry, breaker, shared, at)
 
@@ -197,12 +203,10 @@ def _opened(entry: Entry, breaker: Breaker, shared: Shared, at: Moment) -> Entry
 def _cooled(entry: Entry, breaker: Breaker, shared: Shared, at: Moment) -> Entry:
     if not news_of_cooling(breaker, shared, at.monotonic):
         return entry
-    heard_end = (
-        shared.cool_end if entry.cool_until == shared.cool_mark else at.monotonic + _left(entry.cool, entry.cool_until, at)
-    )
-    if breaker.open_until <= heard_end + NEARLY:
-        return entry
     pause = breaker.open_until - at.monotonic
+    if entry.cool_until != shared.cool_mark:
+        # Of a pause it has not heard of it can't tell since when others wait: it says its own, and none is shortened.
+        pause = max(pause, _left(entry.cool, entry.cool_until, at))
     return replace(entry, cool=pause, cool_until=at.wall + pause)
 
 
@@ -272,7 +276,7 @@ def heard(entry: Entry, breaker: Breaker, shared: Shared, at: Moment, *, doubted
         if entry.open:
             breaker, shared = _hears_opening(entry, breaker, shared, at, doubted=doubted)
         else:
-            breaker = _hears_closing(breaker, shared, at)
+            breaker, shared = _hears_closing(breaker, shared, at)
     if entry.lease != shared.lease:
         breaker, shared = _hears_lease(entry, breaker, shared, at)
     if entry.cool_until != shared.cool_mark:
@@ -304,14 +308,17 @@ def _hears_opening(entry: Entry, breaker: Breaker, shared: Shared, at: Moment, *
     return opened, shared
 
 
-def _hears_closing(breaker: Breaker, shared: Shared, at: Moment) -> Breaker:
+def _hears_closing(breaker: Breaker, shared: Shared, at: Moment) -> tuple[Breaker, Shared]:
     if breaker.state is BreakerState.CLOSED or breaker.cooling:
-        return breaker
+        return breaker, shared
     if shared.own_until > at.monotonic:
-        return replace(breaker, state=BreakerState.OPEN, open_until=max(shared.own_until, shared.cool_end), lease_until=0.0)
+        until = max(shared.own_until, shared.cool_end)
+        rests = replace(breaker, state=BreakerState.OPEN, open_until=until, lease_until=0.0)
+        return rests, replace(shared, muted_until=at.monotonic + MUTED)
     if shared.cool_end > at.monotonic:
-        return replace(NEW, state=BreakerState.OPEN, cooling=True, opened_at=at.monotonic, open_until=shared.cool_end)
-    return closed(at.monotonic)
+        cooling = replace(NEW, state=BreakerState.OPEN, cooling=True, opened_at=at.monotonic, open_until=shared.cool_end)
+        return cooling, shared
+    return closed(breaker, at.monotonic), shared
 
 
 def _hears_lease(entry: Entry, breaker: Breaker, shared: Shared, at: Moment) -> tuple[Breaker, Shared]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.core.breaker import DEFAULT_POLICY, NEW, Admission, Breaker, admit, admits_in, failed, release, succeeded
+from shared.core.breaker import DEFAULT_POLICY, NEW, Admission, Breaker, admit, admits_in, failed, ramp, release, succeeded
 from shared.core.failures import RULES, BreakerEffect, FailureKind
 from shared.core.health import BreakerState
 
@@ -151,6 +151,44 @@ def test_server_errors_with_retry_after_open_it_at_least_that_long() -> None:
     for _ in range(3):
         breaker = failed(breaker, FailureKind.OVERLOADED, now=0, retry_after=42)
     assert 42 == breaker.open_until
+
+
+def test_traffic_comes_back_gradually_after_a_probe() -> None:
+    """A tenth at once, all of it when the ramp ends; then it is as if nothing had been."""
+    probing, _ = admit(opened(now=0), 5)
+    back = succeeded(probing, started_at=5, now=6)
+    shares = [ramp(back, now) for now in (5, 6, 6 + DEFAULT_POLICY.ramp / 2, 6 + DEFAULT_POLICY.ramp)]
+    assert [0.1, 0.1, 0.55, 1.0] == pytest.approx(shares)
+    assert back == succeeded(back, started_at=6, now=7)
+    assert NEW is succeeded(back, started_at=6, now=6 + DEFAULT_POLICY.ramp)
+    assert 1.0 == ramp(NEW, 0)
+
+
+def test_a_straggler_from_before_it_closed_does_not_open_it_again() -> None:
+    """Calls that hung while the deployment was dead fail long after it has come back."""
+    breaker = succeeded(admit(opened(now=0), 5)[0], started_at=5, now=6)
+    for _ in range(3):
+        breaker = failed(breaker, FailureKind.TIMEOUT, started_at=4, now=10)
+    assert BreakerState.CLOSED is breaker.state
+    for _ in range(3):
+        breaker = failed(breaker, FailureKind.TIMEOUT, started_at=6.5, now=10)
+    assert BreakerState.OPEN is breaker.state
+
+
+def test_a_probe_that_hung_has_served_its_pause() -> None:
+    """The next one goes soon: only one call at a time hangs, and recovery is seen sooner."""
+    probing, _ = admit(opened(now=0), 5)
+    assert 16 == failed(probing, FailureKind.TIMEOUT, started_at=5, now=15).open_until
+    assert 15 == failed(probing, FailureKind.TIMEOUT, started_at=5, now=7).open_until
+
+
+def test_an_outage_of_a_day_does_not_break_arithmetic() -> None:
+    """Ten thousand openings in a row, and the pause is still the longest there is."""
+    breaker = opened(now=0)
+    for _ in range(10_000):
+        now = breaker.open_until
+        breaker = failed(admit(breaker, now)[0], ERROR, now=now)
+        assert breaker.open_until <= now + DEFAULT_POLICY.max_cooldown
 
 
 events = st.lists(
