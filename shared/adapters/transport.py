@@ -273,7 +273,7 @@ class _CheckedResolver(ThreadedResolver):
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
         found = await super().resolve(host, port, family)
-        if not all(self._admits(host, address["host"]) for address in found):
+        if not found or not all(self._admits(host, address["host"]) for address in found):
             message = "The name leads to an address that may not be called."
             raise OSError(message)
         return found
