@@ -17,8 +17,10 @@ from functions import (
     keys,
     metrics,
     models,
+    projects,
     requests,
     routes,
+    suggestions,
     usage,
 )
 from functions.docs_page import page
@@ -85,8 +87,10 @@ ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
     *feedback.ENDPOINTS,
     *models.ENDPOINTS,
     *usage.ENDPOINTS,
+    *suggestions.ENDPOINTS,
     *metrics.ENDPOINTS,
     *keys.ENDPOINTS,
+    *projects.ENDPOINTS,
     *budgets.ENDPOINTS,
     *health.ENDPOINTS,
     *_OWN,

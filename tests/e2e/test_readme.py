@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import json
 import re
 import shlex
 import shutil
@@ -103,6 +104,13 @@ def test_the_curl_example_is_answered(host: Running) -> None:
     printed = pasted(host.adapted(example("curl")), host.folder)
     assert "sort_list" in printed
     assert '"object":"chat.completion"' in printed
+
+
+def test_the_budget_example_makes_a_budget(host: Running) -> None:
+    """The budget as printed is made, and shows what is spent and held apart."""
+    made = json.loads(pasted(host.adapted(example("budget")), host.folder))
+
+    assert ("shop", 0, 0) == (made["name"], made["spent_nano_usd"], made["held_nano_usd"])
 
 
 def test_the_sdk_example_prints_an_answer(host: Running) -> None:
