@@ -21,6 +21,7 @@ from functions import (
     projects,
     requests,
     routes,
+    suggestions,
     timers,
     usage,
 )
@@ -34,6 +35,7 @@ BLUEPRINTS: Final[tuple[func.Blueprint, ...]] = (
     feedback.BLUEPRINT,
     models.BLUEPRINT,
     usage.BLUEPRINT,
+    suggestions.BLUEPRINT,
     metrics.BLUEPRINT,
     keys.BLUEPRINT,
     projects.BLUEPRINT,

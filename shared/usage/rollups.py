@@ -212,12 +212,9 @@ class RollUps:
         """
         deleted = 0
         start = max(0.0, start_of(before_day) - 1.0)
-        for day in await scan.days_with_rows(self._usage, 0.0, start):
-            if day == rows.UNDATED:
-                continue
-            state = await self.days.get(day)
-            if state.whole is not None and not state.pruned:
-                state = await self._pruned(state)
+        states = await self.days.between(rows.day_of(0.0), rows.day_of(start))
+        for day, found in states.items():
+            state = await self._pruned(found) if found.whole is not None and not found.pruned else found
             if state.pruned and not state.swept:
                 deleted += await self._sweep(day)
                 await self.days.change(replace(await self.days.get(day), swept=True))
