@@ -127,3 +127,30 @@ def test_adapters_do_not_know_each_other() -> None:
             parts = imported.split(".")
             if parts[:2] == ["shared", "adapters"] and len(parts) > 2 and parts[2] in pieces:
                 assert parts[2] == own, f"{path.name} imports {imported}"
+
+
+def _uses(tree: ast.AST, owner: str, attribute: str) -> bool:
+    """Say whether code reads ``owner.attribute``, or ``something.owner.attribute``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr == attribute:
+            name = node.value.attr if isinstance(node.value, ast.Attribute) else getattr(node.value, "id", "")
+            if name == owner:
+                return True
+    return False
+
+
+def test_there_is_no_way_to_a_provider_around_the_ledger() -> None:
+    """One module calls providers, and it can only do so with money held: what it sends is a `Sent`, which has a `Held`."""
+    using = {_name(path) for path in _modules() if _uses(ast.parse(path.read_text(encoding="utf-8")), "gateway", "providers")}
+    making = {_name(path) for path in _modules() if "shared.adapters.providers.providers" in _imported(path)}
+    calls = {_name(path) for path in _modules() if "shared.ports.Call" in _imported(path)}
+
+    assert using == {"shared.execution"}
+    assert making == {"shared.bootstrap"}
+    assert {name for name in calls if not name.startswith("shared.adapters.")} == {"shared.execution"}
+    held = next(node for node in ast.walk(ast.parse((ROOT / "shared" / "execution.py").read_text())) if _is_class(node, "Sent"))
+    assert "held: Held" in {ast.unparse(line) for line in getattr(held, "body", [])}
+
+
+def _is_class(node: ast.AST, name: str) -> bool:
+    return isinstance(node, ast.ClassDef) and node.name == name
