@@ -25,7 +25,7 @@ SNAPSHOT_AGE = 0.25
 """Seconds a snapshot is handed out again while no breaker has changed: averages may be that stale, breakers never are."""
 
 
-DOUBT_SECONDS: Final = 2.0
+DOUBT_SECONDS: Final = 1.0
 """How lately a call must have gone well for this instance to try once before it believes that others found it broken."""
 
 
@@ -232,10 +232,6 @@ class HealthBook:
             for name, record in self._records.items()
             if record.breaker.state is BreakerState.HALF_OPEN and record.shared.granted_until > now
         ]
-
-    def warned(self) -> bool:
-        """Say whether some deployment seems to be failing all over, though its breaker is not open yet."""
-        return any(record.shared.warned for record in self._records.values())
 
     def learnt(self) -> dict[str, Learnt]:
         """Return what there is to say of every deployment."""

@@ -29,6 +29,8 @@ ROWS: Final = 4
 POLL_SECONDS: Final = 2.0
 WARNED_SECONDS: Final = 0.5
 """How often while a deployment seems to be failing."""
+OPEN_SECONDS: Final = 1.0
+"""How often while a breaker is open and a probe may close it at any time."""
 IDLE_SECONDS: Final = 30.0
 """Seconds without a request after which nothing is read any more."""
 CLAIM_SECONDS: Final = 0.25
@@ -47,6 +49,13 @@ _log = logging.getLogger(__name__)
 def row_of(deployment: str) -> str:
     """Return the key of the row that speaks of a deployment."""
     return str(zlib.crc32(deployment.encode()) % ROWS)
+
+
+def _patience(entry: Entry) -> float:
+    """Return how many seconds may pass until it is looked at again."""
+    if entry.strikes:
+        return WARNED_SECONDS
+    return OPEN_SECONDS if entry.open and entry.disabled is None else POLL_SECONDS
 
 
 class SharedHealth:
@@ -68,6 +77,7 @@ class SharedHealth:
         self._errand: asyncio.Task[None] | None = None
         self._claims: dict[str, asyncio.Task[bool]] = {}
         self._quiet = False
+        self._pause = POLL_SECONDS
         self.reads = 0
         self.writes = 0
         book.share(self._hurry, seed=clock.draw())
@@ -126,6 +136,7 @@ class SharedHealth:
         self.reads += 1
         stored = {entity.row: entity async for entity in self._table.query(PARTITION)}
         keys = {*stored, *map(row_of, self._book.learnt())}
+        self._pause = POLL_SECONDS
         for key in sorted(keys):
             await self._exchange_row(key, stored.get(key), claims)
 
@@ -146,6 +157,7 @@ class SharedHealth:
                 heard_at = Moment(self._clock.monotonic(), self._clock.now(), self._instance)
                 for name, entry in after.items():
                     self._book.hear(name, entry, said.get(name), heard_at)
+                    self._pause = min(self._pause, _patience(entry))
                 return
             await self._clock.sleep(0.005 * 2.0**tries * self._clock.draw())
             self.reads += 1
@@ -202,8 +214,7 @@ class SharedHealth:
     async def _keep_reading(self) -> None:
         while self._clock.monotonic() - self._touched_at < IDLE_SECONDS or self._book.probing(self._clock.monotonic()):
             await self.exchange()
-            pause = WARNED_SECONDS if self._book.warned() else POLL_SECONDS
-            await self._clock.sleep(pause * (0.75 + self._clock.draw() / 2))
+            await self._clock.sleep(self._pause * (0.75 + self._clock.draw() / 2))
             await asyncio.sleep(0)  # a clock that does not really wait must not keep the loop from others
 
     def _awake(self) -> bool:

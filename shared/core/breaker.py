@@ -43,7 +43,7 @@ class BreakerPolicy:
     max_pause: float = 86_400.0
     disabled_pause: float = 300.0
     lease: float = 60.0
-    ramp: float = 6.0
+    ramp: float = 5.0
     ramp_from: float = 0.1
 
 
