@@ -5,7 +5,7 @@ A limit of L a minute is two rules at once, for requests and for tokens alike:
 - a leaking bucket (GCRA): it leaks L / 60 a second, so demand that is spread evenly gets all of L, and it holds a burst of
   L / 10, or 5 where that is more (never above L). A request larger than half a burst is taken when half the bucket is free,
   and those behind it wait until it has leaked away;
-- a guard over the last 60 seconds: never more than 1.05 L in any of them, however bursts and large requests fall. A bucket
+- a guard over the last 60 seconds: never more than 1.04 L in any of them, however bursts and large requests fall. A bucket
   alone allows L + burst, or needs a burst so small that three calls at once break a limit of thirty.
 
 A request whose tokens are more than the whole limit is charged as the limit: it waits for an idle minute, not for ever.
@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 MINUTE: Final = 60.0
-SLACK: Final = 1.05
-"""The worst minute over the limit that the guard lets pass."""
+SLACK: Final = 1.04
+"""What the guard lets pass in the worst minute as the store sees it; callers see up to 1.05, as its answer takes time."""
 BURST_PART: Final = 10
 LEAST_BURST: Final = 5
 EXACT_UP_TO: Final = 300
@@ -34,6 +35,7 @@ INTERVAL: Final = 1.0
 """Seconds between two exchanges of counters."""
 
 _MAX_ENTRIES: Final = 600
+_STEPS: Final = 30
 _UNSEEN: Final = 0.5
 """How old, in intervals, the others' counters are on average when they are read."""
 _MEMORY: Final = 0.5
@@ -164,6 +166,19 @@ class Gauge:
         """Leave no room for a burst: who joins a busy crowd begins without one."""
         self._level = max(self._level, self.burst)
 
+    def believe(self, total: int, now: float) -> None:
+        """Take somebody's word for what was used in the last minute: what is more than is known was used evenly."""
+        self.level(now)
+        missing = total - self.total
+        if missing <= 0:
+            return
+        for step in range(_STEPS):
+            tick = math.ceil((now - MINUTE * (_STEPS - 1 - step) / _STEPS) * 1000)
+            amount = missing * (step + 1) // _STEPS - missing * step // _STEPS
+            self._entries[tick] = self._entries.get(tick, 0) + amount
+        self._entries = dict(sorted(self._entries.items()))
+        self.total = total
+
     def remaining(self) -> int:
         """Return what is left of the minute."""
         return max(0, self.limit - self.total)
@@ -242,14 +257,16 @@ class Share:
     draws lots for it. So the instances together take what is free, and no more, without asking each other.
     """
 
-    __slots__ = ("_grant", "_granted_at", "_others", "_taken", "_unseen", "_weight", "gauge", "used")
+    __slots__ = ("_grant", "_granted_at", "_history", "_others", "_taken", "_unseen", "_weight", "gauge", "used")
 
     GRAIN: Final = 250
 
     def __init__(self, limit: int) -> None:
-        self.gauge = Gauge(limit, slack=1.0)  # what the estimate is off by uses the slack
+        self.gauge = Gauge(limit)
+        self.gauge.cap = limit - math.isqrt(limit) // 2  # what the estimate is off by uses the slack
         self.used = 0
         """All that this instance ever took: what it tells the others."""
+        self._history: deque[tuple[float, int]] = deque([(-math.inf, 0)])  # what was used by when
         self._others = 0.0  # what the others take in a second
         self._unseen = 0.0
         self._weight = 1.0
@@ -266,12 +283,17 @@ class Share:
         left = self._grant + late * self.gauge.rate * self._weight - self._taken
         if amount <= left:
             return 0.0
-        if self._taken == 0 and self.gauge.level(now) + self._unseen + 2 * self.gauge.need(amount) <= self.gauge.burst:
-            return 0.0  # there is plenty: nobody draws lots for the first
+        if self._taken == 0 and self._plenty(amount, now):
+            return 0.0  # nobody draws lots for the first
         if draw < left / amount:
             return 0.0
         self._grant = min(self._grant, self._taken)  # one lot in an interval
         return max(0.05, self._granted_at + INTERVAL - now)
+
+    def _plenty(self, amount: int, now: float) -> bool:
+        gauge = self.gauge
+        half_empty = gauge.level(now) + self._unseen + 2 * gauge.need(amount) <= gauge.burst
+        return half_empty and gauge.total + self._unseen + amount + gauge.burst / 2 <= gauge.cap
 
     def take(self, amount: int, now: float) -> int:
         """Count what was admitted; return the tick under which it can be credited."""
@@ -284,6 +306,17 @@ class Share:
         self.used -= amount
         self._taken = max(0, self._taken - amount)
         self.gauge.credit(amount, tick)
+
+    def remember(self, now: float) -> None:
+        """Keep what was used by now, so that `lately` can be told."""
+        self._history.append((now, self.used))
+        while self._history[1][0] < now - MINUTE:
+            self._history.popleft()
+
+    @property
+    def lately(self) -> int:
+        """What this instance took in the last minute."""
+        return self.used - self._history[0][1]
 
     def exchange(self, others: int, weight: float, now: float, *, elapsed: float) -> None:
         """Learn what the others took in the last ``elapsed`` seconds; ``weight`` is this instance's part of the demand."""

@@ -1,6 +1,7 @@
 """Larger limits: every instance counts for itself and tells the others its counts, all subjects in one row, once a second.
 
-An exchange is one write of this instance's row and one query of everybody's. Nobody waits for it: requests are admitted from
+An exchange is one write of this instance's row and one query of everybody's. Nobody waits for it, but for the first request
+after an idle minute, which knows nothing yet and waits for one (a quarter of a second at most): requests are admitted from
 memory, by this instance's share of what is free (`shared.core.limits.Share`). It runs only while there is traffic. A row is
 written over blindly (it has one writer and counts that only add up), so an unanswered write needs no care. No clock of
 another instance matters: what others took counts as taken when it is read.
@@ -12,6 +13,7 @@ the others are busy.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Iterable
@@ -23,8 +25,10 @@ from shared.core.limits import INTERVAL, MINUTE, Limited, Share, Standing, Verdi
 from shared.ports import Action, Clock, Entity, EntityTable, InvalidEntityError, Op
 
 PARTITION: Final = "counters"
-IDLE_SECONDS: Final = 5.0
-"""How long the exchange goes on after the last request."""
+IDLE_SECONDS: Final = 60.0
+"""How long the exchange goes on after the last request: as long as what was used counts."""
+LONELY_SECONDS: Final = 5.0
+"""The same where there is no other instance."""
 SILENT_SECONDS: Final = 3.0
 """An instance that has said nothing for so long asks for nothing."""
 GONE_SECONDS: Final = 10.0
@@ -41,8 +45,9 @@ _DEMAND_MEMORY: Final = 0.4
 
 _log = logging.getLogger(__name__)
 
-Told = tuple[int, int, int, float]
-"""What a row tells of a subject: when it was taken up, requests and tokens since, and requests asked for in a second."""
+Told = tuple[int, int, int, float, int, int]
+"""What a row tells of a subject: when it was taken up, requests and tokens since, requests asked for in a second; and the
+requests and tokens of the last minute alone, for those that come new and have not heard the counts before."""
 
 
 @dataclass(slots=True, eq=False)
@@ -61,8 +66,15 @@ class Counted:
 
     def told(self) -> Told:
         """Return what the others are told."""
-        requests, tokens = (self.shares[what].used if what in self.shares else 0 for what in ("requests", "tokens"))
-        return self.since, requests, tokens, round(self.demand, 2)
+        requests, tokens = self.shares.get("requests"), self.shares.get("tokens")
+        return (
+            self.since,
+            requests.used if requests else 0,
+            tokens.used if tokens else 0,
+            round(self.demand, 2),
+            requests.lately if requests else 0,
+            tokens.lately if tokens else 0,
+        )
 
 
 @dataclass(slots=True)
@@ -89,6 +101,7 @@ class Exchange:
         self._exchanged_at = float("-inf")
         self._asked_at = float("-inf")
         self._task: asyncio.Task[None] | None = None
+        self._informed = asyncio.Event()
         self._written = False
         self._complained_at = float("-inf")
 
@@ -99,8 +112,7 @@ class Exchange:
         counted = self._counted(limited)
         counted.asked += 1
         now = counted.used_at = self._asked_at = self._clock.monotonic()
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="switchyard-limits-exchange")
+        self._start()
         longest: tuple[What, float] | None = None
         for what, share in counted.shares.items():
             amount = 1 if what == "requests" else share.gauge.charge(tokens)
@@ -108,6 +120,18 @@ class Exchange:
             if wait > 0.0 and (longest is None or wait > longest[1]):
                 longest = (what, wait)
         return longest
+
+    async def news(self, within: float) -> None:
+        """Wait for the first exchange after a pause, once: without it the first request here would know nothing."""
+        self._asked_at = self._clock.monotonic()
+        self._start()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._informed.wait(), within)
+
+    @property
+    def uninformed(self) -> bool:
+        """Say whether no exchange has been tried since the last pause."""
+        return not self._informed.is_set()
 
     def take(self, limited: Limited, tokens: int) -> Verdict:
         """Count a request."""
@@ -148,6 +172,10 @@ class Exchange:
         now = self._clock.monotonic()
         return 1 + sum(now - one.changed_at < GONE_SECONDS for one in self._neighbours.values())
 
+    def _start(self) -> None:
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="switchyard-limits-exchange")
+
     def _counted(self, limited: Limited) -> Counted:
         counted = self._subjects.get(limited.subject)
         if counted is None or counted.limited != limited:
@@ -174,7 +202,7 @@ class Exchange:
         """Tell and be told, once. Raise `StorageUnavailableError`."""
         began = self._clock.monotonic()
         elapsed: float | None = began - self._exchanged_at
-        if elapsed is None or elapsed > STALE_SECONDS + IDLE_SECONDS:
+        if elapsed is None or elapsed > STALE_SECONDS:
             elapsed = None
         self._measure(began, elapsed or INTERVAL)
         await self._tell()
@@ -198,7 +226,7 @@ class Exchange:
                 return  # another instance sweeps it
 
     async def _run(self) -> None:
-        while self._clock.monotonic() - self._asked_at < IDLE_SECONDS:
+        while self._clock.monotonic() - self._asked_at < (IDLE_SECONDS if self._neighbours else LONELY_SECONDS):
             try:
                 async with asyncio.timeout(TIMEOUT_SECONDS):
                     await self.exchange()
@@ -207,8 +235,11 @@ class Exchange:
             except InvalidEntityError as error:
                 _log.warning("The rate limit counters of this instance can't be stored: %s", error.message)
                 self._isolate()
+            finally:
+                self._informed.set()
             await self._clock.sleep(INTERVAL * (0.9 + 0.2 * self._clock.draw()))
             await asyncio.sleep(0)
+        self._informed.clear()
 
     def _isolate(self) -> None:
         """Go on without news: even shares, once the last news is old."""
@@ -228,6 +259,8 @@ class Exchange:
         for subject, counted in list(self._subjects.items()):
             counted.demand += _DEMAND_MEMORY * (counted.asked / elapsed - counted.demand)
             counted.asked = 0
+            for share in counted.shares.values():
+                share.remember(now)
             if now - counted.used_at > 2 * MINUTE:
                 del self._subjects[subject]
 
@@ -263,6 +296,7 @@ class Exchange:
         """Learn what the others took since the last time; ``elapsed`` None is that this is the first."""
         requests = tokens = 0
         others = 0.0
+        lately: dict[What, int] = {"requests": 0, "tokens": 0}
         known: dict[str, Told] = {}
         for name, neighbour in self._neighbours.items():
             told = neighbour.told.get(counted.limited.subject)
@@ -271,11 +305,12 @@ class Exchange:
             known[name] = told
             before = counted.known.get(name)
             if before is None or before[0] != told[0]:
-                before = (told[0], 0, 0, 0.0)
+                before = (told[0], 0, 0, 0.0, 0, 0)
             requests += told[1] - before[1]
             tokens += told[2] - before[2]
             if now - neighbour.changed_at < SILENT_SECONDS:
                 others += told[3]
+                lately = {"requests": lately["requests"] + told[4], "tokens": lately["tokens"] + told[5]}
         counted.known = known
         counted.others = others
         first = elapsed is None
@@ -283,17 +318,23 @@ class Exchange:
             if instances == 1:
                 share.alone(now)
                 continue
-            if first and others * MINUTE >= share.gauge.limit / 2:
-                share.gauge.fill()
+            if first:
+                share.gauge.believe(lately[what] + share.lately, now)
+                if 2 * lately[what] >= share.gauge.limit:
+                    share.gauge.fill()
             weight = weight_of(counted.demand or float(counted.asked), others, instances)
             taken = 0 if first else requests if what == "requests" else tokens
             share.exchange(taken, weight, now, elapsed=elapsed or INTERVAL)
+
+
+def _told(since: int, requests: int, tokens: int, demand: float, late_requests: int, late_tokens: int) -> Told:
+    return int(since), int(requests), int(tokens), float(demand), int(late_requests), int(late_tokens)
 
 
 def _read(row: Entity) -> dict[str, Told]:
     text = "".join(str(row.properties.get(f"p{number}", "")) for number in range(MAX_CHUNKS))
     try:
         found = json.loads(text or "{}")
-        return {str(subject): (int(since), int(r), int(t), float(d)) for subject, (since, r, t, d) in found.items()}
+        return {str(subject): _told(*numbers) for subject, numbers in found.items()}
     except (ValueError, TypeError, AttributeError):  # cut, damaged or of another version: as if it said nothing
         return {}

@@ -130,6 +130,8 @@ class RateLimits:
     async def _by_tables(self, limited: tuple[Limited, ...], tokens: int) -> Admission:
         exact = [one for one in limited if one.exact]
         counted = [one for one in limited if not one.exact]
+        if counted and self._exchange.uninformed:
+            await self._exchange.news(WAIT_SECONDS)
         for one in counted:  # nothing is counted before everybody in memory agrees
             refused = self._exchange.ask(one, tokens)
             if refused is not None:

@@ -1,0 +1,197 @@
+"""Rate limits in Redis: one script decides for all subjects of a request at once, by the clock of Redis.
+
+The same two rules as everywhere (`shared.core.limits`): a leaking bucket and a guard over the last minute, here in steps of a
+second. One hash for each limit, gone two minutes after its last use. The keys share a hash tag, so that a cluster keeps them
+together, as a script needs.
+
+Redis is never required: not answered within `WAIT_SECONDS`, the caller is told so, and Redis is left alone for
+`PAUSE_SECONDS`, so that a frozen one does not hold up every request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from shared.core.errors import ConfigurationError
+from shared.core.limits import MINUTE, Gauge, Limited, Standing, Verdict, What
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from shared.ports import Clock
+
+PREFIX: Final = "{switchyard}:limit:"
+WAIT_SECONDS: Final = 0.1
+PAUSE_SECONDS: Final = 1.0
+MAX_CONNECTIONS: Final = 64
+
+_KINDS: Final[tuple[What, ...]] = ("requests", "tokens")
+
+_log = logging.getLogger(__name__)
+
+_ADMIT: Final = """
+local clock = redis.call('TIME')
+local now = clock[1] + clock[2] / 1000000
+local second = tonumber(clock[1])
+local found, refused, longest = {}, 0, 0
+for number, key in ipairs(KEYS) do
+  local base = (number - 1) * 5
+  local limit, burst, cap = tonumber(ARGV[base + 1]), tonumber(ARGV[base + 2]), tonumber(ARGV[base + 3])
+  local amount, need = tonumber(ARGV[base + 4]), tonumber(ARGV[base + 5])
+  local rate = limit / 60
+  local level, at, total, seconds = 0, now, 0, {}
+  local fields = redis.call('HGETALL', key)
+  for index = 1, #fields, 2 do
+    local name, value = fields[index], tonumber(fields[index + 1])
+    if name == 'level' then level = value
+    elseif name == 'at' then at = value
+    elseif tonumber(name) <= second - 61 then redis.call('HDEL', key, name)
+    else total = total + value; table.insert(seconds, {tonumber(name), value}) end
+  end
+  level = math.max(0, level - math.max(0, now - at) * rate)
+  local wait = math.max(0, (level + need - burst) / rate)
+  if wait < 0.000001 then wait = 0 end
+  local excess = total + amount - cap
+  if excess > 0 then
+    table.sort(seconds, function(a, b) return a[1] < b[1] end)
+    for _, one in ipairs(seconds) do
+      if excess > 0 then
+        excess = excess - one[2]
+        wait = math.max(wait, one[1] + 61 - now)
+      end
+    end
+  end
+  if wait > longest then longest = wait; refused = number end
+  found[number] = {key, level, amount, total}
+end
+local totals = {}
+for number, one in ipairs(found) do
+  local total = one[4]
+  if refused == 0 then
+    redis.call('HSET', one[1], 'level', one[2] + one[3], 'at', string.format('%.6f', now))
+    redis.call('HINCRBY', one[1], second, one[3])
+    redis.call('EXPIRE', one[1], 121)
+    total = total + one[3]
+  end
+  totals[number] = total
+end
+return {refused, tostring(longest), second, unpack(totals)}
+"""
+
+_CREDIT: Final = """
+for number, key in ipairs(KEYS) do
+  local amount = tonumber(ARGV[number + 1])
+  if redis.call('HEXISTS', key, ARGV[1]) == 1 then
+    redis.call('HINCRBY', key, ARGV[1], -amount)
+    local level = tonumber(redis.call('HGET', key, 'level')) - amount
+    redis.call('HSET', key, 'level', math.max(0, level))
+  end
+end
+return 1
+"""
+
+
+def open_redis(url: str, clock: Clock) -> RedisLimits:
+    """Open the backend; connects at the first request. ``url``: ``redis://…``, ``rediss://…`` (TLS) or ``unix://…``.
+
+    Raise `ConfigurationError` when the URL can't be used or the redis package is not installed.
+    """
+    try:
+        from redis.asyncio import Redis  # noqa: PLC0415  # an optional extra: only who sets the URL needs it
+    except ImportError as error:
+        message = "SWITCHYARD_REDIS is set but the redis package is not installed: pip install -r requirements-redis.txt"
+        raise ConfigurationError(message, problems=[message]) from error
+    try:
+        client = Redis.from_url(
+            url,
+            socket_timeout=WAIT_SECONDS,
+            socket_connect_timeout=WAIT_SECONDS,
+            max_connections=MAX_CONNECTIONS,
+            retry=None,
+        )
+    except ValueError as error:
+        message = "SWITCHYARD_REDIS must be a URL such as redis://host:6379/0 or rediss://:password@host:6380/0"
+        raise ConfigurationError(message, problems=[message]) from error
+    return RedisLimits(client, clock)
+
+
+class RedisLimits:
+    """`LimitBackend` over Redis."""
+
+    def __init__(self, client: Redis, clock: Clock) -> None:
+        self._client = client
+        self._clock = clock
+        self._admit = client.register_script(_ADMIT)
+        self._credit = client.register_script(_CREDIT)
+        self._away_until = float("-inf")
+
+    async def admit(self, limits: Sequence[Limited], tokens: int) -> Verdict | None:
+        """Count one request against all limits, or none; None when Redis does not answer. Never raises."""
+        asked: list[tuple[int, What, Gauge]] = []
+        keys: list[str] = []
+        arguments: list[float] = []
+        for place, limited in enumerate(limits):
+            for what in _KINDS:
+                limit = limited.limit(what)
+                if limit is None:
+                    continue
+                gauge = Gauge(limit)
+                amount = 1 if what == "requests" else gauge.charge(tokens)
+                asked.append((place, what, gauge))
+                keys.append(_key(limited, what))
+                arguments += (limit, gauge.burst, gauge.cap, amount, gauge.need(amount))
+        answer = await self._call(self._admit, keys, arguments)
+        return None if answer is None else _verdict(answer, asked)
+
+    async def credit(self, limits: Sequence[Limited], *, requests: int, tokens: int, tick: int) -> None:
+        """Take back part of what was counted. Never raises."""
+        amounts: dict[What, int] = {"requests": requests, "tokens": tokens}
+        pairs = [
+            (_key(limited, what), amounts[what])
+            for limited in limits
+            for what in _KINDS
+            if limited.limit(what) is not None and amounts[what]
+        ]
+        if pairs:
+            await self._call(self._credit, [key for key, _ in pairs], [tick, *(amount for _, amount in pairs)])
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def _call(self, script: Any, keys: list[str], arguments: Sequence[float]) -> list[Any] | int | None:
+        from redis.exceptions import RedisError  # noqa: PLC0415  # as above
+
+        now = self._clock.monotonic()
+        if now < self._away_until:
+            return None
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                answer: list[Any] | int = await script(keys=keys, args=list(arguments))
+        except (RedisError, OSError, TimeoutError) as error:
+            self._away_until = self._clock.monotonic() + PAUSE_SECONDS
+            _log.debug("Redis did not answer: %s", type(error).__name__)
+            return None
+        return answer
+
+
+def _key(limited: Limited, what: What) -> str:
+    return f"{PREFIX}{limited.subject}:{what}"
+
+
+def _verdict(answer: list[Any] | int, asked: list[tuple[int, What, Gauge]]) -> Verdict | None:
+    if not isinstance(answer, list) or len(answer) != 3 + len(asked):
+        return None
+    refused, wait, second, *totals = answer
+    standings = tuple(
+        Standing(what, gauge.limit, max(0, gauge.limit - int(total)), min(max(0.0, int(total) / gauge.rate), MINUTE))
+        for (_, what, gauge), total in zip(asked, totals, strict=True)
+    )
+    if not refused:
+        return Verdict(tick=int(second), standings=standings)
+    place, what, _ = asked[int(refused) - 1]
+    mine = tuple(standing for (owner, _, _), standing in zip(asked, standings, strict=True) if owner == place)
+    return Verdict(refused=place, what=what, retry_after=float(wait), tick=int(second), standings=mine)
