@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from shared.core.budgets import Account, Balance, slice_of
@@ -23,6 +24,18 @@ NEVER: Final = float("-inf")
 
 Decide = Callable[[rows.Head], int | None]
 """How much to add to what a lease was granted (below 0: give back); None to leave it as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """A transaction of lease and head that was sent, and what is true once it is known to have happened."""
+
+    ops: list[Op]
+    token: str
+    after: rows.Head
+    delta: int
+    used: int
+    closing: bool
 
 
 class Lease:
@@ -62,6 +75,7 @@ class Lease:
         self._tokens = itertools.count(1)
         self._etag = ""
         self._moving = asyncio.Lock()
+        self._unanswered: _Move | None = None
 
     @property
     def available(self) -> int:
@@ -159,13 +173,14 @@ class Lease:
         Done once: a session that could close only some of its leases asks all of them again.
         """
         async with self._moving:
-            if not self.closed and (self._etag or self.used):
+            if self._unanswered is not None or (not self.closed and (self._etag or self.used)):
                 await self._move(lambda _: self.used - self.granted, fold=True, closing=True)
-                self.closed = True
 
     async def _move(self, decide: Decide, *, fold: bool = False, closing: bool = False) -> None:
         conflicts = 0
-        while True:
+        if self._unanswered is not None:
+            await self._answered(self._unanswered)
+        while not self.closed:
             head = await self._head()
             delta = decide(head)
             if delta is None or (delta == 0 and not closing and not (fold and self.used != self.folded)):
@@ -204,20 +219,26 @@ class Lease:
             Op(Action.INSERT if fresh else Action.REPLACE, lease.entity(self.key, self._session)),
         ]
         self.granted += min(delta, 0)  # what goes back must not be promised while it is on its way
-        try:
-            etag = await self._send(ops, token)
-        except BaseException:
-            self.granted -= min(delta, 0)
-            raise
+        self._unanswered = _Move(ops, token, after, delta, used, closing)
+        return await self._answered(self._unanswered)
+
+    async def _answered(self, move: _Move) -> bool:
+        """Send a move until it is known what came of it, and take note of that; return whether it happened.
+
+        Whoever is cancelled meanwhile leaves it to the next one: it may have happened, so nothing else can be asked before.
+        """
+        etag = await self._send(move.ops, move.token)
+        self._unanswered = None
         if etag is None:
-            self.granted -= min(delta, 0)
+            self.granted -= min(move.delta, 0)
             return False
-        self.granted += max(delta, 0)
-        self._stored += delta
-        self._etag, self._token = etag, token
-        self.folded = used
+        self.granted += max(move.delta, 0)
+        self._stored += move.delta
+        self._etag, self._token = etag, move.token
+        self.folded = move.used
+        self.closed = move.closing
         self.folded_at = self._clock.monotonic()
-        self._see(after)
+        self._see(move.after)
         return True
 
     async def _send(self, ops: list[Op], token: str) -> str | None:
