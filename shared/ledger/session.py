@@ -131,9 +131,9 @@ class Session:
         for lease in waiter.leases:
             if not lease.account.hard or lease.available >= waiter.least:
                 continue
-            known = waiter.round < self._round or now - lease.seen_at < FRESH
-            # At the deadline: if the head had the money, or was never seen, it is the store that is late.
-            late = now >= waiter.deadline and lease.seen is not None and not lease.could_get(waiter.least)
+            # Only a look at the head since it was asked, or just before, can refuse: else it is the store that is late.
+            known = lease.seen_at >= waiter.deadline - self._policy.wait - FRESH
+            late = now >= waiter.deadline and not lease.could_get(waiter.least)
             if known and (late or lease.out_of_money(waiter.least)):
                 return waiter.refuse(BudgetExceededError(_refusal(lease), budget=lease.account.budget))
         return False
