@@ -10,6 +10,7 @@ from shared.adapters.clock import SystemClock
 from shared.adapters.entra import EntraTokens
 from shared.adapters.entra_jwt import EntraTenant, EntraVerifier
 from shared.adapters.providers import providers
+from shared.adapters.redis_limits import open_redis
 from shared.adapters.tables import open_tables
 from shared.adapters.transport import open_transport
 from shared.adapters.webhook import Webhook
@@ -24,7 +25,7 @@ from shared.keys import Keys
 from shared.ledger import Ledger
 from shared.limits import RateLimits
 from shared.metrics import Metrics
-from shared.ports import Clock, HttpTransport, LimitBackend, Tables
+from shared.ports import Clock, HttpTransport, Tables
 from shared.projects import Projects
 from shared.settings import SIMULATOR, Settings
 from shared.shared_health import SharedHealth
@@ -50,6 +51,7 @@ async def open_gateway(settings: Settings, *, environment: Mapping[str, str]) ->
         )
         await catalog.refresh()
         verifier = _verifier(settings, transport, clock)
+        backend = None if settings.redis is None else open_redis(settings.redis.reveal(), clock)
     except ConfigurationError:
         if tables is not None:
             await tables.aclose()
@@ -76,7 +78,7 @@ async def open_gateway(settings: Settings, *, environment: Mapping[str, str]) ->
         shared_health=SharedHealth(tables, clock, health, instance),
         budgets=budgets,
         ledger=ledger,
-        limits=RateLimits(tables, clock, instance, backend=_limit_backend(settings, clock)),
+        limits=RateLimits(tables, clock, instance, backend=backend),
         projects=Projects(tables, clock),
         alerts=Alerts(tables, clock, budgets, ledger.balance, _webhook(settings, transport, clock)),
         clock=clock,
@@ -104,14 +106,6 @@ def _verifier(settings: Settings, transport: HttpTransport, clock: Clock) -> Ent
         return None
     tenant = EntraTenant(settings.entra_tenant, settings.entra_audience, settings.entra_project_claim)
     return EntraVerifier(tenant, transport, clock)
-
-
-def _limit_backend(settings: Settings, clock: Clock) -> LimitBackend | None:
-    if settings.redis is None:
-        return None
-    from shared.adapters.redis_limits import open_redis_limits  # noqa: PLC0415 - optional: only who sets it installs it
-
-    return open_redis_limits(settings.redis.reveal(), clock=clock)
 
 
 def _webhook(settings: Settings, transport: HttpTransport, clock: Clock) -> Webhook | None:

@@ -45,6 +45,9 @@ ONE_FILE_ONLY = {
     "aiohttp": "shared/adapters/transport.py",
     "sqlite3": "shared/adapters/tables/",
     "yaml": "shared/catalog/",
+    "jwt": "shared/adapters/entra_jwt.py",
+    "redis": "shared/adapters/redis_limits.py",
+    "azure.data.tables": "tests/contracts/sdk_tables.py",
 }
 """Outside libraries that one adapter owns; the simulator is a server of its own."""
 
