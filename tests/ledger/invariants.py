@@ -1,0 +1,302 @@
+"""What must be true of the money, at every moment and at the end. Everything is read from the tables, nothing from the ledger.
+
+1. At every moment a hard account's ``spent + reserved`` is within its limit (but for flagged overruns), ``reserved`` is what
+   its open leases were granted and the head has not counted as spent, ``spent`` what they and corrections say.
+2. At every moment what the provider has billed for a hard account is within its limit (but for overruns).
+3. At the end ``spent`` is the sum of what the account's rows were charged, nothing is reserved, no lease is open.
+4. Every call billed under a hard account has exactly one row, charged at least what was billed.
+5. Nothing is charged twice; what was void, or never admitted, is charged 0 when its instance lived to say so.
+6. A refusal is only for money that was not there at some moment while it was asked for.
+7. When all is well again, requests succeed and recovery completes in time.
+8. Rows of soft accounts are lost only with their process, and only those of the last moments.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from shared.core.budgets import Account
+from shared.ports import Value
+from tests.ledger.store import Change, Store
+
+LEDGER = "ledger"
+GRACE = 2.0
+"""Seconds before a request in which the look at the head may have been taken that refused it (asked for another one)."""
+SOFT_WINDOW = 1.0
+"""Seconds for which the row of a call under soft budgets may exist only in memory while the store answers."""
+REMEMBERED = 30.0
+"""Seconds of a head's history that are kept to judge refusals by."""
+
+Key = tuple[str, str]
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What the world knows of one attempt: the truth the tables are held against. Amounts are nano-USD."""
+
+    request_id: str
+    instance: str
+    accounts: tuple[Account, ...]
+    asked_at: float
+    amount: int = 0  # what is held; 0: never admitted
+    admitted_at: float | None = None
+    billed: int = 0  # by the provider
+    charged: int | None = None  # what the ledger was told; None: it was told nothing
+
+    @property
+    def overrun(self) -> int:
+        """What was billed above what was held."""
+        return max(0, self.billed - self.amount)
+
+    @property
+    def guarded(self) -> bool:
+        """Whether any of its accounts is hard."""
+        return any(account.hard for account in self.accounts)
+
+
+class Death(NamedTuple):
+    """When an instance was killed, and since when all had been well with it and its way to the store."""
+
+    at: float
+    well_since: float
+
+
+class Row(NamedTuple):
+    """An intent row, as it is stored."""
+
+    session: str
+    state: str
+    estimate: int
+    charged: int
+    accounts: tuple[Key, ...]
+
+
+@dataclass(slots=True)
+class _Totals:
+    """An account as its partition says, kept with each change."""
+
+    reserved: int = 0
+    folded: int = 0
+    corrected: int = 0
+    billed: int = 0
+    overruns: int = 0
+    used: int = 0  # what its calls have truly cost, or may yet
+    left: deque[tuple[float, int]] = field(default_factory=deque)
+
+
+class Auditor:
+    """Watches the store and the provider, and reads the tables back at the end."""
+
+    def __init__(self, store: Store, accounts: Iterable[Account], now: Callable[[], float]) -> None:
+        self.violations: list[str] = []
+        self.attempts: dict[str, Attempt] = {}
+        self.counts: Counter[str] = Counter()
+        self._store = store
+        self._now = now
+        self._accounts: dict[Key, Account] = {(account.budget, account.period): account for account in accounts}
+        self._totals: dict[Key, _Totals] = defaultdict(_Totals)
+        for key, account in self._accounts.items():
+            self._totals[key].left.append((0.0, account.limit))
+        store.observers.append(self._observe)
+
+    def violated(self, invariant: int, text: str) -> None:
+        """Take note of a violation."""
+        self.violations.append(f"[{invariant}] at {self._now():.3f} s: {text}")
+
+    # ---- at every moment ---------------------------------------------------------------------------------------------
+
+    def _observe(self, changes: Sequence[Change]) -> None:
+        head: Change | None = None
+        for change in changes:
+            if change.table != LEDGER:
+                continue
+            if change.partition.startswith("b~"):
+                if change.row == "h":
+                    head = change
+                else:
+                    self._account_row(change)
+            elif change.row.startswith("r~"):
+                self._intent_row(change)
+        if head is not None:
+            self._head(head)
+
+    def _account_row(self, change: Change) -> None:
+        totals = self._totals[_key(change.partition)]
+        if change.row.startswith("c~"):
+            if change.before is not None:
+                self.violated(5, f"the correction {change.row} was written twice")
+            totals.corrected += _whole(change.after, "delta") - _whole(change.before, "delta")
+            return
+        if change.before is not None and change.before["state"] == "closed":
+            self.violated(3, f"the closed lease {change.row} of {change.partition} was written again")
+        totals.folded += _whole(change.after, "folded") - _whole(change.before, "folded")
+        totals.reserved += _reserved(change.after) - _reserved(change.before)
+
+    def _intent_row(self, change: Change) -> None:
+        before = "" if change.before is None else str(change.before["state"])
+        after = "" if change.after is None else str(change.after["state"])
+        if before in {"d", "v", "x"} and (before, change.before) != (after, change.after):
+            self.violated(5, f"the row {change.row} went from {before} to {after}, its charge with it")
+
+    def _head(self, change: Change) -> None:
+        key = _key(change.partition)
+        totals, account = self._totals[key], self._accounts.get(key)
+        spent, reserved = _whole(change.after, "spent"), _whole(change.after, "reserved")
+        limit = _whole(change.after, "limit") if account is None else account.limit
+        totals.left.append((self._now(), limit - spent - reserved))
+        while len(totals.left) > 1 and totals.left[1][0] < self._now() - REMEMBERED:
+            totals.left.popleft()
+        if reserved != totals.reserved:
+            self.violated(1, f"{change.partition}: reserved is {reserved}, its leases say {totals.reserved}")
+        if spent != totals.folded + totals.corrected:
+            self.violated(1, f"{change.partition}: spent is {spent}, its rows say {totals.folded + totals.corrected}")
+        if account is not None and account.hard and spent + reserved > limit + totals.overruns:
+            self.violated(1, f"{change.partition}: spent {spent} + reserved {reserved} > limit {limit} + {totals.overruns}")
+
+    def billed(self, attempt: Attempt, amount: int) -> None:
+        """Take note of the provider's bill for an attempt, the moment it is made."""
+        attempt.billed += amount
+        for account in attempt.accounts:
+            totals = self._totals[account.budget, account.period]
+            totals.billed += amount
+            totals.overruns += attempt.overrun
+            if account.hard and totals.billed > account.limit + totals.overruns:
+                self.violated(2, f"billed {totals.billed} on {account.budget}, whose limit is {account.limit}")
+
+    def admitted(self, attempt: Attempt, amount: int) -> None:
+        """Take note that an attempt may cost so much."""
+        attempt.admitted_at, attempt.amount = self._now(), amount
+        for account in attempt.accounts:
+            self._totals[account.budget, account.period].used += amount
+
+    def told(self, attempt: Attempt, charged: int) -> None:
+        """Take note of what the ledger is told an attempt has cost."""
+        attempt.charged = charged
+        for account in attempt.accounts:
+            self._totals[account.budget, account.period].used += charged - attempt.amount
+
+    def refused(self, attempt: Attempt, budget: str, amount: int) -> None:
+        """Judge a refusal for want of ``amount``: there must have been a moment when it was not there."""
+        account = next(account for account in attempt.accounts if account.budget == budget)
+        totals = self._totals[account.budget, account.period]
+        least, since = account.limit, attempt.asked_at - GRACE
+        for at, left in totals.left:
+            least = left if at < since else min(least, left)
+        self.counts["refused"] += 1
+        if least >= amount:
+            self.violated(6, f"{attempt.request_id} was refused {amount} of {budget}, which had {least} left all the time")
+        if totals.used + amount <= account.limit * 0.85:
+            self.counts["refused below 85 %"] += 1
+
+    # ---- at the end --------------------------------------------------------------------------------------------------
+
+    def close(self, deaths: Mapping[str, Death]) -> None:
+        """Read everything back. ``deaths`` says which instances were killed."""
+        rows = self._rows()
+        corrections = self._corrections()
+        charges: Counter[Key] = Counter()
+        for found in rows.values():
+            for row in found:
+                for key in row.accounts:
+                    charges[key] += row.charged
+        for key, account in self._accounts.items():
+            self._balances(key, charges[key] + sum(corrections[key].values()))
+            self.counts["hard accounts used up"] += account.hard and charges[key] > account.limit * 0.9
+        for attempt in self.attempts.values():
+            self._attempt(attempt, rows.get(attempt.request_id, []), corrections, deaths.get(attempt.instance))
+        for request_id in rows.keys() - self.attempts.keys():
+            self.violated(4, f"the row of {request_id} belongs to no request")
+
+    def _balances(self, key: Key, charged: int) -> None:
+        head = self._store.get(LEDGER, f"b~{key[0]}~{key[1]}", "h")
+        if head is None:
+            if charged:
+                self.violated(3, f"{key}: rows say {charged}, and there is no head")
+            return
+        spent, reserved, leases = (_whole(head.properties, name) for name in ("spent", "reserved", "open"))
+        if (spent, reserved, leases) != (charged, 0, 0):
+            self.violated(3, f"{key}: spent {spent}, reserved {reserved}, open {leases}; its rows were charged {charged}")
+
+    def _attempt(
+        self, attempt: Attempt, rows: list[Row], corrections: Mapping[Key, Mapping[str, int]], death: Death | None
+    ) -> None:
+        name = attempt.request_id
+        if len(rows) > 1:
+            self.violated(5, f"{name} has {len(rows)} rows")
+        if not rows:
+            self._missing(attempt, death)
+            return
+        row = rows[0]
+        if row.state == "p":
+            self.violated(3, f"{name} is pending for ever")
+        for account in attempt.accounts:
+            key = (account.budget, account.period)
+            if key not in row.accounts:
+                self.violated(4, f"the row of {name} does not name {key}")
+            charged = row.charged + corrections[key].get(name, 0)
+            # An overrun is known to nobody else than the process that died before it could tell.
+            if charged < (attempt.billed if death is None else min(attempt.billed, attempt.amount)):
+                self.violated(4, f"{name} was charged {charged} on {account.budget}, the provider billed {attempt.billed}")
+            told = 0 if attempt.admitted_at is None else attempt.charged
+            if death is None and charged != told:
+                self.violated(5, f"{name} was charged {charged} on {account.budget} (state {row.state}), was told {told}")
+
+    def _missing(self, attempt: Attempt, death: Death | None) -> None:
+        """Judge an attempt without a row."""
+        if attempt.admitted_at is None or not (attempt.billed or attempt.charged):
+            return
+        if attempt.guarded:
+            self.violated(4, f"{attempt.request_id} was billed {attempt.billed} and has no row")
+        elif death is None:
+            self.violated(8, f"{attempt.request_id} has no row though {attempt.instance} was never killed")
+        elif attempt.admitted_at >= death.well_since and death.at - attempt.admitted_at > SOFT_WINDOW:
+            self.violated(8, f"{attempt.request_id} has no row, {death.at - attempt.admitted_at:.3f} s before its process died")
+        else:
+            self.counts["soft rows lost with their process"] += 1
+
+    def _rows(self) -> dict[str, list[Row]]:
+        found: dict[str, list[Row]] = defaultdict(list)
+        for partition, entities in self._store.tables.get(LEDGER, {}).items():
+            if not partition.startswith("s~"):
+                continue
+            for name, entity in entities.items():
+                if name.startswith("r~"):
+                    value = entity.properties
+                    accounts = tuple(_account(one) for one in str(value["accounts"]).split())
+                    row = Row(partition, str(value["state"]), _whole(value, "est"), _whole(value, "charged"), accounts)
+                    found[name.split("~")[-2]].append(row)
+        return found
+
+    def _corrections(self) -> dict[Key, Counter[str]]:
+        found: dict[Key, Counter[str]] = defaultdict(Counter)
+        for partition, entities in self._store.tables.get(LEDGER, {}).items():
+            if partition.startswith("b~"):
+                for name, entity in entities.items():
+                    if name.startswith("c~"):
+                        found[_key(partition)][name.split("~")[-2]] += _whole(entity.properties, "delta")
+        return found
+
+
+def _key(partition: str) -> Key:
+    _, budget, period = partition.split("~")
+    return budget, period
+
+
+def _account(text: str) -> Key:
+    budget, _, period = text.partition("|")
+    return budget, period
+
+
+def _whole(properties: Mapping[str, Value] | None, name: str) -> int:
+    value = 0 if properties is None else properties[name]
+    assert isinstance(value, int), f"{name} is no whole number: {value!r}"
+    return value
+
+
+def _reserved(lease: Mapping[str, Value] | None) -> int:
+    if lease is None or lease["state"] == "closed":
+        return 0
+    return _whole(lease, "granted") - _whole(lease, "folded")

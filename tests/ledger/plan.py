@@ -1,0 +1,120 @@
+"""What a seed stands for: how many instances, which budgets, how bad the weather is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from shared.core.budgets import Account
+from shared.ledger.policy import LedgerPolicy
+from tests.ledger.store import CALM, Fate, Weather
+
+TYPICAL = 2_000_000
+"""Nano-USD that a typical call holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The parameters of a world. Times are seconds, shares 0..1."""
+
+    seconds: float
+    instances: int
+    workers: int
+    think: float
+    accounts: tuple[Account, ...]
+    policy: LedgerPolicy
+    weather: Weather = CALM
+    trouble: float = 0.0  # seconds between troubles; 0: none
+    troubles: tuple[float, ...] = (1, 1, 1, 1, 1, 1)  # how likely: kill, freeze, close, outage, frozen store, trap
+    trap_fates: tuple[Fate, ...] = (Fate.ANSWER_LOST,)
+    recovering: float = 0.6  # the share of instances that run recovery
+    skew: float = 0.0
+    pausing: float = 0.0
+    leaving: float = 0.0
+    overruns: float = 0.0
+    killed_at_end: float = 0.0
+
+    def pick(self, random: Random) -> tuple[Account, ...]:
+        """Return the accounts of a request: one to three."""
+        return tuple(random.sample(self.accounts, random.randint(1, min(3, len(self.accounts)))))
+
+    def amount(self, random: Random) -> int:
+        """Return the upper bound of what a request costs: mostly small, some large."""
+        return int(TYPICAL * random.lognormvariate(0.0, 0.8)) + 1
+
+
+def plan_of(seed: int) -> Plan:
+    """Return the plan of a seed. Every kind of trouble is absent from some worlds and frequent in others."""
+    random = Random(f"{seed}/plan")
+    return _calm(random) if random.random() < 0.1 else _stormy(random)
+
+
+def _accounts(random: Random, demand: float) -> tuple[Account, ...]:
+    """Return one to four accounts whose limits are from a small part of what will be asked to more than that."""
+    count = random.randint(1, 4)
+    hard = [random.random() < 0.8 for _ in range(count)]
+    return tuple(
+        Account(
+            f"b{place}", "2026-11", int(demand * random.choice((0.1, 0.3, 0.6, 1.5)) * random.uniform(0.5, 1.5)), hard[place]
+        )
+        for place in range(count)
+    )
+
+
+def _policy(random: Random) -> LedgerPolicy:
+    return LedgerPolicy(
+        ttl=random.choice((15.0, 30.0)),
+        rotate_after=random.choice((8.0, 20.0, 60.0, 300.0)),
+        rotate_rows=random.choice((5, 50, 20_000)),
+        idle=random.choice((3.0, 10.0, 20.0)),
+        gather=random.choice((0.02, 0.1, 0.5)),
+    )
+
+
+def _stormy(random: Random) -> Plan:
+    instances, workers, think = random.randint(2, 6), random.randint(1, 5), random.choice((1.0, 3.0, 6.0))
+    seconds = random.choice((60.0, 120.0, 180.0))
+    rate = instances * workers / (think + 2.0)
+    scale = min(1.0, 1.2 / rate * 120.0 / seconds)  # so that worlds are of like cost
+    seconds = max(60.0, seconds * scale)
+    weather = Weather(
+        request_lost=random.choice((0.0, 0.002, 0.02)),
+        answer_lost=random.choice((0.0, 0.01, 0.05)),
+        late_share=random.choice((0.0, 0.005, 0.03)),
+        doubled=random.choice((0.0, 0.01, 0.05)),
+        busy=random.choice((0.0, 0.01, 0.1)),
+        slow=random.choice((1.0, 1.0, 5.0, 20.0)),
+    )
+    chance = random.choice
+    return Plan(
+        seconds=seconds,
+        instances=instances,
+        workers=workers,
+        think=think,
+        accounts=_accounts(random, rate * seconds * TYPICAL * 0.5),
+        policy=_policy(random),
+        weather=weather,
+        trouble=chance((5.0, 10.0, 20.0)),
+        troubles=(chance((0, 2, 4)), chance((0, 2, 4)), 1, chance((0, 1)), chance((0, 1)), 5),
+        trap_fates=(Fate.ANSWER_LOST, Fate.ANSWER_LOST, Fate.LATE, Fate.LATE, Fate.REQUEST_LOST, Fate.WELL),
+        recovering=chance((0.4, 1.0)),
+        skew=chance((0.0, 5.0, 300.0)),
+        pausing=chance((0.0, 0.01, 0.04)),
+        leaving=chance((0.0, 0.03, 0.1)),
+        overruns=chance((0.0, 0.0, 0.01)),
+        killed_at_end=chance((0.0, 0.5, 1.0)),
+    )
+
+
+def _calm(random: Random) -> Plan:
+    """Return a world without trouble, whose calls are small beside its one budget: it must be spendable to 85 % and beyond."""
+    instances, workers, think, seconds = random.randint(2, 5), random.randint(2, 5), 1.0, 40.0
+    demand = instances * workers / (think + 2.0) * seconds * TYPICAL
+    return Plan(
+        seconds=seconds,
+        instances=instances,
+        workers=workers,
+        think=think,
+        accounts=(Account("b0", "2026-11", int(demand * 0.25), hard=True),),
+        policy=LedgerPolicy(),
+    )
