@@ -92,11 +92,11 @@ class Process:
         """Return the end of what it printed."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
-    def stop(self) -> None:
+    def stop(self, within: float = 10) -> None:
         """Ask it to end, and end it when it does not."""
         self._process.terminate()
         try:
-            self._process.wait(10)
+            self._process.wait(within)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(10)
