@@ -221,6 +221,18 @@ async def test_a_throttled_transaction_is_sent_again() -> None:
     assert len(transport.requests) == 1
 
 
+async def test_nobody_can_know_what_parts_a_transaction() -> None:
+    """Each transaction has a boundary of its own, of 128 random bits."""
+    table, transport = opened(batched(STORED, STORED))
+
+    for _ in range(20):
+        await table.transact(OPS)
+
+    boundaries = {request.headers["Content-Type"].partition("boundary=batch_")[2] for request in transport.requests}
+    assert len(boundaries) == 20
+    assert {len(boundary) for boundary in boundaries} == {32}
+
+
 async def test_a_refused_transaction_names_the_row() -> None:
     """The number before the service's words says which operation it was."""
     table, _ = opened(batched(refused(error(409, "EntityAlreadyExists", 1))))
