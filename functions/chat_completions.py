@@ -12,6 +12,7 @@ from starlette.responses import Response
 from functions import streaming
 from functions.endpoints import Endpoint, blueprint
 from functions.http import Call, endpoint
+from functions.idempotent import KEY, idempotent
 from functions.inference import answer_headers, inference_request
 from functions.rendering import json_response, usd
 from functions.schemas_chat import ChatRequest
@@ -138,7 +139,8 @@ ENDPOINTS: Final = (
         name="create_chat_completion",
         method="POST",
         path="/v1/chat/completions",
-        handler=create_chat_completion,
+        handler=idempotent(create_chat_completion),
+        parameters=(KEY,),
         summary="Answer a chat, whole or streamed",
         tag="Inference",
         body=CHAT,

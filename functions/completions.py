@@ -15,6 +15,7 @@ from starlette.responses import Response
 from functions.chat_completions import check_stream_options, streamed
 from functions.endpoints import Endpoint, blueprint
 from functions.http import Call, endpoint, new_request_id
+from functions.idempotent import KEY, idempotent
 from functions.inference import answer_headers, inference_request
 from functions.legacy_shape import choices_of, legacy_chunk, usage_sum
 from functions.rendering import NANO, RawHeaders, json_response, usd_text
@@ -173,7 +174,8 @@ ENDPOINTS: Final = (
         name="create_completion",
         method="POST",
         path="/v1/completions",
-        handler=create_completion,
+        handler=idempotent(create_completion),
+        parameters=(KEY,),
         summary="Complete a prompt",
         tag="Inference",
         body=COMPLETION,

@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from functions.endpoints import Endpoint, blueprint
 from functions.http import Call, endpoint
+from functions.idempotent import KEY, idempotent
 from functions.inference import answer_headers, inference_request
 from functions.rendering import json_response
 from functions.schemas import EmbeddingsRequest
@@ -32,7 +33,8 @@ ENDPOINTS: Final = (
         name="create_embeddings",
         method="POST",
         path="/v1/embeddings",
-        handler=create_embeddings,
+        handler=idempotent(create_embeddings),
+        parameters=(KEY,),
         summary="Turn texts into vectors",
         tag="Inference",
         body=EMBEDDINGS,

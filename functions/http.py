@@ -46,10 +46,14 @@ MAX_TOKEN: Final = 16 * 1024
 ANONYMOUS: Final = Identity(Caller(key_id="anonymous", project="default", name="anonymous"))
 EXPOSED: Final = (
     b"x-request-id, x-switchyard-model, x-switchyard-deployment, x-switchyard-attempts, x-switchyard-cost-usd, "
-    b"x-switchyard-simulated, retry-after, retry-after-ms, x-should-retry"
+    b"x-switchyard-simulated, retry-after, retry-after-ms, x-should-retry, idempotent-replayed, x-ratelimit-limit-requests, "
+    b"x-ratelimit-remaining-requests, x-ratelimit-reset-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, "
+    b"x-ratelimit-reset-tokens, ratelimit, ratelimit-policy"
 )
 
-_READ: Final = frozenset({b"authorization", b"api-key", b"x-api-key", b"content-length", b"origin", b"accept"})
+_READ: Final = frozenset(
+    {b"authorization", b"api-key", b"x-api-key", b"content-length", b"origin", b"accept", b"idempotency-key"}
+)
 """The only headers of a client that mean anything here. Forwarding headers and our own names are not among them."""
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from shared.core import errors
+from shared.idempotency import InFlightError
 
 INVALID_REQUEST: Final = "invalid_request_error"
 SERVER_ERROR: Final = "server_error"
@@ -43,6 +44,7 @@ TABLE: Final[dict[type[BaseException], Row]] = {
     errors.ModelNotFoundError: Row(404, INVALID_REQUEST, "model_not_found", logging.INFO),
     errors.NotFoundError: Row(404, INVALID_REQUEST, "not_found", logging.INFO),
     errors.ConflictError: Row(409, INVALID_REQUEST, "conflict", logging.INFO, spent=True),
+    InFlightError: Row(409, INVALID_REQUEST, "idempotency_in_progress", logging.INFO),
     errors.RateLimitError: Row(429, "rate_limit_error", "rate_limit_exceeded", logging.WARNING),
     errors.BudgetExceededError: Row(429, "insufficient_quota", "insufficient_quota", logging.WARNING, spent=True),
     errors.AllAttemptsFailedError: Row(503, SERVER_ERROR, "all_attempts_failed", logging.ERROR, spent=True),

@@ -56,6 +56,20 @@ class EventStream(StreamingResponse):
         self._close = close
         self._request_id = request_id
 
+    def record(
+        self, events: Callable[[AsyncGenerator[bytes, None]], AsyncGenerator[bytes, None]], end: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Have the events pass through ``events``, and await ``end`` when the stream is over."""
+        inner, close = self._events, self._close
+        self.body_iterator = self._events = events(inner)
+
+        async def closed() -> None:
+            await inner.aclose()
+            await close()
+            await end()
+
+        self._close = closed
+
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Send the stream to its end, or until the client has gone."""
         del scope

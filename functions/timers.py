@@ -67,5 +67,6 @@ async def roll_up_usage(timer: func.TimerRequest) -> None:
     gateway = await current()
     now = gateway.clock.now()
     await gateway.usage.roll_up(now)
+    await gateway.idempotency.prune()
     if gateway.settings.usage_days is not None:
         await gateway.usage.prune(iso(now - gateway.settings.usage_days * DAY)[:10])

@@ -21,6 +21,7 @@ from shared.core.errors import ConfigurationError, NotFoundError
 from shared.feedback import Feedback
 from shared.gateway import Gateway
 from shared.health_book import HealthBook
+from shared.idempotency import Idempotency
 from shared.keys import Keys
 from shared.ledger import Ledger
 from shared.limits import RateLimits
@@ -80,6 +81,7 @@ async def open_gateway(settings: Settings, *, environment: Mapping[str, str]) ->
         ledger=ledger,
         limits=RateLimits(tables, clock, instance, backend=backend),
         projects=Projects(tables, clock),
+        idempotency=Idempotency(tables, clock),
         alerts=Alerts(tables, clock, budgets, ledger.balance, _webhook(settings, transport, clock)),
         clock=clock,
     )

@@ -11,6 +11,7 @@ from shared.catalog import CatalogSource
 from shared.core.registry import ProviderKind
 from shared.feedback import Feedback
 from shared.health_book import HealthBook
+from shared.idempotency import Idempotency
 from shared.keys import Keys
 from shared.ledger import Ledger
 from shared.limits import RateLimits
@@ -42,6 +43,7 @@ class Gateway:
     ledger: Ledger
     limits: RateLimits
     projects: Projects
+    idempotency: Idempotency
     alerts: Alerts
     clock: Clock
 
@@ -50,6 +52,7 @@ class Gateway:
         await self.shared_health.aclose()
         await self.budgets.aclose()
         await self.projects.aclose()
+        await self.keys.aclose()
         await self.usage.aclose()
         await self.ledger.aclose()
         await self.limits.aclose()

@@ -28,6 +28,7 @@ LAYERS = (
         "shared.ledger",
         "shared.limits",
         "shared.projects",
+        "shared.idempotency",
         "shared.health_book",
         "shared.catalog",
         "shared.settings",

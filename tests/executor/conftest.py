@@ -17,6 +17,7 @@ from shared.core.registry import ProviderKind, Registry
 from shared.feedback import Feedback
 from shared.gateway import Gateway
 from shared.health_book import HealthBook
+from shared.idempotency import Idempotency
 from shared.keys import Keys
 from shared.ledger import Ledger
 from shared.limits import RateLimits
@@ -82,6 +83,7 @@ async def bench() -> AsyncIterator[Callable[[Registry], Bench]]:
             ledger=ledger,
             limits=RateLimits(tables, theirs, "test"),
             projects=Projects(tables, clock),
+            idempotency=Idempotency(tables, clock),
             alerts=Alerts(tables, theirs, budgets, ledger.balance),
             clock=clock,
         )

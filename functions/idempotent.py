@@ -1,0 +1,105 @@
+"""``Idempotency-Key`` on every POST that can bill: the answer to a key is made once and given again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator
+from typing import Final
+
+from starlette.responses import Response
+
+from functions.endpoints import Handler, Parameter
+from functions.http import Call
+from functions.rendering import RawHeaders, Rendered
+from functions.streaming import EventStream
+from shared.core.errors import StorageUnavailableError
+from shared.idempotency import MAX_ANSWER, Begun, Idempotency, KeptAnswer
+
+logger = logging.getLogger("switchyard.edge")
+
+REPLAYED: Final = (b"idempotent-replayed", b"true")
+OK: Final = 200
+_OURS: Final = frozenset({b"content-length"})
+"""Headers that are made anew for an answer given again."""
+
+
+KEY: Final = Parameter(
+    "Idempotency-Key", "The same key and body are answered once, and billed once, for 24 hours.", place="header"
+)
+"""How endpoints describe it."""
+
+
+def idempotent(handler: Handler) -> Handler:
+    """Return a handler that gives a call with an ``Idempotency-Key`` the answer the first one with that key got."""
+
+    async def answered(call: Call) -> Response:
+        key = call.headers.get(b"idempotency-key")
+        return await (handler(call) if key is None else _once(call, handler, key.decode("latin-1")))
+
+    return answered
+
+
+async def _once(call: Call, handler: Handler, key: str) -> Response:
+    kept = call.gateway.idempotency
+    begun = await kept.begin(call.caller.key_id, key, call.request.url.path.encode() + b"\0" + call.body)
+    if isinstance(begun, KeptAnswer):
+        headers: RawHeaders = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in begun.headers]
+        return Rendered(begun.body, status=begun.status, headers=[*headers, REPLAYED])
+    record = _Record(kept, begun)
+    try:
+        response = await handler(call)
+    except BaseException:
+        await record.forget()
+        raise
+    if isinstance(response, EventStream):
+        response.record(record.events, record.end)
+        record.headers = response.raw_headers
+    elif response.status_code == OK:
+        await record.keep(bytes(response.body), response.raw_headers)
+    else:
+        await record.forget()
+    return response
+
+
+class _Record:
+    """Takes an answer down while it is being sent."""
+
+    def __init__(self, kept: Idempotency, begun: Begun) -> None:
+        self._kept = kept
+        self._begun = begun
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._whole = False
+        self.headers: RawHeaders = []
+
+    async def events(self, source: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        """Pass a stream on, and take it down."""
+        async for data in source:
+            self._size += len(data)
+            if self._size <= MAX_ANSWER:
+                self._parts.append(data)
+            yield data
+        self._whole = True
+
+    async def end(self) -> None:
+        """Keep a stream that came to its end, forget one that did not."""
+        if self._whole:
+            body = b"".join(self._parts)
+            await self.keep(body if self._size <= MAX_ANSWER else bytes(self._size), self.headers)
+        else:
+            await self.forget()
+
+    async def keep(self, body: bytes, headers: RawHeaders) -> None:
+        """Keep an answer. That it can't be kept is no reason not to give it."""
+        pairs = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers if name not in _OURS)
+        try:
+            await self._kept.keep(self._begun, KeptAnswer(OK, pairs, body))
+        except StorageUnavailableError as error:
+            logger.warning("An answer could not be kept under its Idempotency-Key: %s", error.message)
+
+    async def forget(self) -> None:
+        """Let the key be used again, also when this call is being cancelled."""
+        with contextlib.suppress(StorageUnavailableError):
+            await asyncio.shield(self._kept.release(self._begun))

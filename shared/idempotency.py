@@ -1,0 +1,203 @@
+"""Answers kept under a caller's ``Idempotency-Key``: the same key and body are answered once and billed once.
+
+The first call inserts a row, which only one can do; its answer is put beside it when it is whole. Who comes with the same key
+gets that answer; while it is not there yet, a conflict that says when to come back; with another body, a conflict for good.
+What was not answered well is forgotten, so that it can be tried again. Rows are found by a hash of caller and key alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from shared.core.errors import ConflictError, InvalidRequestError
+from shared.core.fields import Fields
+from shared.ports import (
+    Action,
+    Clock,
+    Entity,
+    EntityChangedError,
+    EntityExistsError,
+    EntityNotFoundError,
+    EntityTable,
+    Op,
+    Tables,
+    Value,
+)
+
+TABLE: Final = "idempotency"
+HEADER: Final = "Idempotency-Key"
+KEPT_SECONDS: Final = 24 * 3600.0
+ABANDONED_SECONDS: Final = 600.0
+"""After which a call whose answer has not come is taken for dead, with its process."""
+ASK_AGAIN_SECONDS: Final = 1.0
+MAX_ANSWER: Final = 3_000_000
+"""Bytes of the largest answer that is kept: what fits into one transaction."""
+
+_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
+_CHUNK: Final = 60_000
+_CHUNKS_IN_ROW: Final = 15
+_PARTITIONS: Final = tuple(f"{number:02x}" for number in range(256))
+_TRIES: Final = 5
+
+
+class InFlightError(ConflictError):
+    """A call with the same key is being answered; ``retry_after`` says when to ask again."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAnswer:
+    """An answer as it was sent: status, headers as pairs, body."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A call that is the first with its key, and must be ended by `Idempotency.keep` or `Idempotency.release`."""
+
+    partition: str
+    row: str
+    etag: str
+    properties: dict[str, Value]
+
+
+class Idempotency:
+    """The kept answers of this gateway."""
+
+    def __init__(self, tables: Tables, clock: Clock) -> None:
+        self._table: EntityTable = tables.table(TABLE)
+        self._clock = clock
+
+    async def begin(self, caller: str, key: str, request: bytes) -> Begun | KeptAnswer:
+        """Return the answer that is kept, or take note that this call will make it.
+
+        ``request`` is everything that must be the same: path and body. Raise `InvalidRequestError` for a key that is none,
+        `ConflictError` for one that was used with another request, `InFlightError` while the first call is being answered.
+        """
+        if _KEY.fullmatch(key) is None:
+            message = f"`{HEADER}` must be 1 to 255 printable ASCII characters without spaces, such as a UUID."
+            raise InvalidRequestError(message, param=HEADER, code="invalid_idempotency_key")
+        digest = hashlib.sha256(f"{caller}\0{key}".encode()).hexdigest()
+        partition, row = digest[:2], digest[2:]
+        properties: dict[str, Value] = {
+            "state": "running",
+            "request": hashlib.sha256(request).hexdigest(),
+            "at": self._clock.now(),
+        }
+        for _ in range(_TRIES):
+            try:
+                return Begun(partition, row, await self._table.insert(Entity(partition, row, properties)), properties)
+            except EntityExistsError:
+                found = await self._found(partition, row, properties)
+                if found is not None:
+                    return found
+        message = f"Calls with this `{HEADER}` come too fast one after the other. Try again."
+        raise InFlightError(message, code="idempotency_in_progress", retry_after=ASK_AGAIN_SECONDS)
+
+    async def _found(self, partition: str, row: str, properties: dict[str, Value]) -> Begun | KeptAnswer | None:
+        """Return what a row that is there means; None when it has gone meanwhile."""
+        entity = await self._table.get(partition, row)
+        if entity is None:
+            return None
+        kept = Fields(entity.properties)
+        age = self._clock.now() - kept.number("at")
+        running = kept.text("state") == "running"
+        if age >= (ABANDONED_SECONDS if running else KEPT_SECONDS):
+            try:
+                etag = await self._table.replace(Entity(partition, row, properties, entity.etag))
+            except (EntityChangedError, EntityNotFoundError):
+                return None
+            return Begun(partition, row, etag, properties)
+        if kept.text("request") != properties["request"]:
+            message = f"This `{HEADER}` was used with another request. Take a new key for a new request."
+            raise ConflictError(message, param=HEADER, code="idempotency_key_reused")
+        if running:
+            message = f"A request with this `{HEADER}` is being answered. Ask again in a moment."
+            raise InFlightError(message, code="idempotency_in_progress", retry_after=ASK_AGAIN_SECONDS)
+        if kept.flag("too_large"):
+            message = f"The answer to this `{HEADER}` was given, and is too large to be kept. Take a new key to ask again."
+            raise ConflictError(message, param=HEADER, code="idempotent_answer_too_large")
+        return await self._answer(entity, kept)
+
+    async def _answer(self, entity: Entity, kept: Fields) -> KeptAnswer:
+        lines = kept.text("headers").split("\n") if kept.text("headers") else []
+        body = [
+            properties[name]
+            async for part in self._table.query(entity.partition, start=f"{entity.row}~", end=f"{entity.row}~~")
+            for properties in (part.properties,)
+            for name in sorted(properties)
+        ]
+        pairs = [line.partition(": ") for line in lines]
+        return KeptAnswer(
+            kept.whole("status"),
+            tuple((name, value) for name, _, value in pairs),
+            b"".join(part for part in body if isinstance(part, bytes)),
+        )
+
+    async def keep(self, begun: Begun, answer: KeptAnswer) -> None:
+        """Keep the answer; raise `StorageUnavailableError`. One whose call was taken for dead is left to who came after."""
+        fits = len(answer.body) <= MAX_ANSWER
+        properties: dict[str, Value] = {
+            **begun.properties,
+            "state": "done",
+            "status": answer.status,
+            "headers": "\n".join(f"{name}: {value}" for name, value in answer.headers),
+            "too_large": not fits,
+        }
+        ops = [Op(Action.REPLACE, Entity(begun.partition, begun.row, properties, begun.etag))]
+        if fits:
+            ops += [Op(Action.UPSERT, part) for part in _parts(begun, answer.body)]
+        try:
+            await self._table.transact(ops)
+        except (EntityChangedError, EntityNotFoundError):
+            return
+
+    async def release(self, begun: Begun) -> None:
+        """Forget the call: it was not answered well, and may be tried again. Raise `StorageUnavailableError`."""
+        try:
+            await self._table.delete(begun.partition, begun.row, begun.etag)
+        except (EntityChangedError, EntityNotFoundError):
+            return
+
+    async def prune(self) -> int:
+        """Delete what is kept no longer; return how many rows. For a timer."""
+        expired, deleted = self._clock.now() - KEPT_SECONDS, 0
+        for partition in _PARTITIONS:
+            gone = False
+            doomed: list[str] = []
+            async for entity in self._table.query(partition):
+                if "~" not in entity.row:
+                    gone = Fields(entity.properties).number("at") < expired
+                if gone:
+                    doomed.append(entity.row)
+            for row in doomed:
+                await self._forget(partition, row)
+            deleted += len(doomed)
+        return deleted
+
+    async def _forget(self, partition: str, row: str) -> None:
+        try:
+            await self._table.delete(partition, row)
+        except EntityNotFoundError:
+            return
+
+
+def _parts(begun: Begun, body: bytes) -> Sequence[Entity]:
+    size = _CHUNK * _CHUNKS_IN_ROW
+    return [
+        Entity(
+            begun.partition,
+            f"{begun.row}~{at // size:02}",
+            {
+                f"b{start // _CHUNK:02}": body[at : at + size][start : start + _CHUNK]
+                for start in range(0, min(size, len(body) - at), _CHUNK)
+            },
+        )
+        for at in range(0, len(body), size)
+    ]
