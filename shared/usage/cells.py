@@ -188,10 +188,12 @@ def _texts(cells: list[tuple[tuple[int, Dims], Cell]], *, hours: bool, damaged: 
 def _text(cells: list[tuple[tuple[int, Dims], Cell]], *, hours: bool, damaged: int) -> str:
     values: list[dict[str, int]] = [{} for _ in Dims._fields]
     codes = [[known.setdefault(dims[at], len(known)) for (_, dims), _ in cells] for at, known in enumerate(values)]
+    counts = [[_whole(cell.counts[at]) for _, cell in cells] for at in range(len(COUNTS))]
     found = {
         "values": [list(known) for known in values],
         "codes": codes,
-        "counts": [[_whole(cell.counts[at]) for _, cell in cells] for at in range(len(COUNTS))],
+        "counts": counts,
+        "large": any(isinstance(number, str) for column in counts for number in column),
         "errors": _sparse([cell.errors for _, cell in cells]),
         "attempt_errors": _sparse([cell.attempt_errors for _, cell in cells]),
         "hours": [hour for (hour, _), _ in cells] if hours else None,
@@ -222,7 +224,7 @@ def columns_in(text: str) -> Columns:
         columns = Columns(
             values=found["values"],
             codes=found["codes"],
-            counts=[list(map(int, column)) if str in set(map(type, column)) else column for column in found["counts"]],
+            counts=[list(map(int, column)) for column in found["counts"]] if found["large"] else found["counts"],
             errors=found["errors"],
             attempt_errors=found["attempt_errors"],
             hours=found["hours"],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from itertools import repeat
 from typing import Final, NamedTuple
 
@@ -191,10 +193,13 @@ class Sums:
     def _add_errors(self, columns: Columns, groups: Mapping[int, tuple[str, ...]]) -> None:
         for sparse, name in ((columns.errors, "errors"), (columns.attempt_errors, "attempt_errors")):
             for outcome, (places, numbers) in sparse.items():
+                found: defaultdict[tuple[str, ...] | None, int] = defaultdict(int)
                 for place, number in zip(places, numbers, strict=True):
-                    if place in groups:
-                        counter = getattr(self._sums[groups[place]], name)
-                        counter[outcome] = counter.get(outcome, 0) + number
+                    found[groups.get(place)] += number
+                for group, count in found.items():
+                    if group is not None:
+                        counter = getattr(self._sums[group], name)
+                        counter[outcome] = counter.get(outcome, 0) + count
 
     # ---- the answer --------------------------------------------------------------------------------------------------
 
@@ -239,6 +244,7 @@ _TIME_LENGTHS: Final[Mapping[str, int]] = {GroupBy.DAY.value: 10, GroupBy.HOUR.v
 
 
 def _tag(name: str) -> Callable[[str], str]:
+    @lru_cache(maxsize=4096)
     def label(tags: str) -> str:
         return str(orjson.loads(tags).get(name, "")) if tags else ""
 
