@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -299,6 +300,38 @@ async def test_an_identity_without_the_role_is_told_so() -> None:
         await table.get("p", "r")
 
     assert "a-token" not in str(caught.value)
+
+
+@dataclass
+class GatedTransport(ScriptedTransport):
+    """Answers when it is let."""
+
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def send(self, request: HttpRequest, *, connect: float, head: float) -> Reply:
+        """Wait, and take the next line of the script."""
+        await self.gate.wait()
+        return await super().send(request, connect=connect, head=head)
+
+
+async def test_closing_waits_for_what_is_on_its_way() -> None:
+    """A write that was asked for is answered before the store is closed, even where a table must be made for it first."""
+    clock = FakeClock()
+    transport = GatedTransport([error(404, "TableNotFound"), Reply(204), DONE], clock)
+    tables = AzureTables(URL, transport=transport, tokens=Tokens(), clock=clock)
+    write = asyncio.ensure_future(tables.table("contract").insert(Entity("p", "r")))
+    await asyncio.sleep(0)
+    closing = asyncio.ensure_future(tables.aclose())
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+    assert not closing.done()
+    transport.gate.set()
+    await closing
+    assert len(transport.requests) == 3
+    assert await write == ETAG
+    with pytest.raises(StorageUnavailableError, match="closed"):
+        await tables.table("contract").get("p", "r")
 
 
 UNREADABLE: dict[str, tuple[Reply, Ask]] = {
