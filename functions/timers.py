@@ -10,6 +10,7 @@ from functions.gateway import current
 from functions.http import new_request_id
 from functions.periods import iso
 from shared.executor import probe
+from shared.ledger.retention import KEPT_DAYS
 from shared.recovery import recover
 
 BLUEPRINT: Final = func.Blueprint()  # type: ignore[no-untyped-call]  # the library is half typed
@@ -68,5 +69,6 @@ async def roll_up_usage(timer: func.TimerRequest) -> None:
     now = gateway.clock.now()
     await gateway.usage.roll_up(now)
     await gateway.idempotency.prune()
+    await gateway.ledger.prune(iso(now - KEPT_DAYS * DAY)[:10])
     if gateway.settings.usage_days is not None:
         await gateway.usage.prune(iso(now - gateway.settings.usage_days * DAY)[:10])

@@ -26,6 +26,7 @@ from shared.ledger.corrections import LateSettlement, correct
 from shared.ledger.journal import SessionLostError
 from shared.ledger.policy import DEFAULT_POLICY, LedgerPolicy
 from shared.ledger.recovery import RecoveredSession, Recovery
+from shared.ledger.retention import prune
 from shared.ledger.session import Session
 from shared.ports import Clock, Tables
 
@@ -92,6 +93,7 @@ class Ledger:
         self._open: dict[str, float] = {}
         self._seen: dict[rows.AccountKey, Balance] = {}
         self._late: list[LateSettlement] = []
+        self._correcting = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self.overruns = 0
@@ -174,6 +176,10 @@ class Ledger:
         """Forget a recovered session, its usage being written down."""
         await self._recovery.finish(session.session)
 
+    async def prune(self, before_day: str) -> int:
+        """Forget the rows of sessions closed before a day (``2026-11-22``); return how many sessions."""
+        return await prune(self._table, before_day)
+
     async def flush(self) -> None:
         """Write what waits, and have the heads count what is settled. Raise `StorageUnavailableError`."""
         for session in self._sessions():
@@ -209,6 +215,7 @@ class Ledger:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:  # what the loop before left open is left to recovery
             self._loop, self._session, self._draining, self._task = loop, None, [], None
+            self._correcting = asyncio.Lock()
         session = self._session
         if session is not None and (session.lost or session.worn):
             self._retire(session)
@@ -352,12 +359,13 @@ class Ledger:
 
     async def _correct(self) -> None:
         """Correct what came too late, once its session has been recovered."""
-        for late in list(self._late):
-            if await self._recovery.recover(late.session) is None:
-                continue
-            if not await correct(self._table, late):
-                self._write_anew(late)
-            self._late.remove(late)
+        async with self._correcting:  # what is written anew would else be written twice
+            for late in list(self._late):
+                if await self._recovery.recover(late.session) is None:
+                    continue
+                if not await correct(self._table, late):
+                    self._write_anew(late)
+                self._late.remove(late)
 
     def _write_anew(self, late: LateSettlement) -> None:
         """Write an attempt of which nothing landed in its own session: it had no hard budget, so nobody waited for it."""
