@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from shared.ports import Clock
 
 PREFIX: Final = "{switchyard}:limit:"
-WAIT_SECONDS: Final = 0.1
+WAIT_SECONDS: Final = 0.2
 PAUSE_SECONDS: Final = 1.0
-MAX_CONNECTIONS: Final = 64
+MAX_CONNECTIONS: Final = 8
+"""A call holds one for well under a millisecond; more wait their turn rather than connect."""
 
 _KINDS: Final[tuple[What, ...]] = ("requests", "tokens")
 
@@ -100,22 +101,22 @@ def open_redis(url: str, clock: Clock) -> RedisLimits:
     Raise `ConfigurationError` when the URL can't be used or the redis package is not installed.
     """
     try:
-        from redis.asyncio import Redis  # noqa: PLC0415  # an optional extra: only who sets the URL needs it
+        from redis.asyncio import BlockingConnectionPool, Redis  # noqa: PLC0415  # an optional extra: only who sets the URL needs it
     except ImportError as error:
         message = "SWITCHYARD_REDIS is set but the redis package is not installed: pip install -r requirements-redis.txt"
         raise ConfigurationError(message, problems=[message]) from error
     try:
-        client = Redis.from_url(
+        pool = BlockingConnectionPool.from_url(
             url,
             socket_timeout=WAIT_SECONDS,
             socket_connect_timeout=WAIT_SECONDS,
             max_connections=MAX_CONNECTIONS,
-            retry=None,
+            timeout=WAIT_SECONDS,
         )
     except ValueError as error:
         message = "SWITCHYARD_REDIS must be a URL such as redis://host:6379/0 or rediss://:password@host:6380/0"
         raise ConfigurationError(message, problems=[message]) from error
-    return RedisLimits(client, clock)
+    return RedisLimits(Redis.from_pool(pool), clock)
 
 
 class RedisLimits:

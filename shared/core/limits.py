@@ -263,7 +263,7 @@ class Share:
 
     def __init__(self, limit: int) -> None:
         self.gauge = Gauge(limit)
-        self.gauge.cap = limit - math.isqrt(limit) // 2  # what the estimate is off by uses the slack
+        self.gauge.cap = limit - 3 * math.isqrt(limit) // 4  # what the estimate is off by uses the slack
         self.used = 0
         """All that this instance ever took: what it tells the others."""
         self._history: deque[tuple[float, int]] = deque([(-math.inf, 0)])  # what was used by when
@@ -292,7 +292,7 @@ class Share:
 
     def _plenty(self, amount: int, now: float) -> bool:
         gauge = self.gauge
-        half_empty = gauge.level(now) + self._unseen + 2 * gauge.need(amount) <= gauge.burst
+        half_empty = gauge.level(now) + self._unseen + max(gauge.burst / 2, gauge.need(amount)) <= gauge.burst
         return half_empty and gauge.total + self._unseen + amount + gauge.burst / 2 <= gauge.cap
 
     def take(self, amount: int, now: float) -> int:

@@ -251,7 +251,7 @@ class ExactRow:
         for asking in queue:
             if not asking.answer.done():
                 asking.answer.set_result(None)
-            if asking.fate is not Fate.LEFT or asking.mark:
+            if asking.fate is Fate.WENT or asking.mark:
                 self._owed.append(asking)
 
     async def _current(self, *, fresh: bool) -> Copy:
@@ -332,8 +332,8 @@ class ExactRow:
         if self._in_doubt is not None and self._in_doubt[0] in landed:
             self._credits.remove(self._in_doubt[1])
         self._in_doubt = None
-        for one in [one for one in self._owed if one.mark]:
-            if one.mark in landed:
+        for one in list(self._owed):
+            if one.mark and one.mark in landed:
                 self._owed.remove(one)
                 if one.fate is Fate.LEFT:
                     self._credits.add(one.tick, one.requests, one.tokens)
