@@ -18,7 +18,7 @@ BLUEPRINT: Final = func.Blueprint()  # type: ignore[no-untyped-call]  # the libr
 EVERY_HALF_MINUTE: Final = "*/30 * * * * *"
 EVERY_TEN_SECONDS: Final = "*/10 * * * * *"
 EVERY_MINUTE: Final = "20 * * * * *"
-EVERY_QUARTER: Final = "40 */15 * * * *"
+EVERY_FIVE_MINUTES: Final = "40 */5 * * * *"
 DAY: Final = 86_400.0
 
 
@@ -61,7 +61,7 @@ async def raise_alerts(timer: func.TimerRequest) -> None:
 
 
 @BLUEPRINT.function_name("roll_up_usage")
-@BLUEPRINT.timer_trigger(arg_name="timer", schedule=EVERY_QUARTER, use_monitor=False)
+@BLUEPRINT.timer_trigger(arg_name="timer", schedule=EVERY_FIVE_MINUTES, use_monitor=False)
 async def roll_up_usage(timer: func.TimerRequest) -> None:
     """Add usage up, so that reports need not read every request; delete single requests that are kept no longer."""
     del timer

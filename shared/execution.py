@@ -260,7 +260,9 @@ class Execution:
 
     def _failed(self, sent: Sent, failed: Failed) -> AttemptFailed:
         now = self.gateway.clock.monotonic()
-        self.gateway.health.failed(sent.deployment.id, failed.kind, now=now, retry_after=failed.retry_after)
+        self.gateway.health.failed(
+            sent.deployment.id, failed.kind, now=now, retry_after=failed.retry_after, started_at=sent.began
+        )
         maybe_billed = RULES[failed.kind].billing is Billing.UNKNOWN
         record = self._write(sent, failed.kind.value, self._seen(0) if maybe_billed else None, failed=failed)
         return AttemptFailed(self.elapsed(), failed, billed=record.cost)
@@ -281,7 +283,7 @@ class Execution:
         elif failed.kind is FailureKind.CANCELLED:
             health.cancelled(sent.deployment.id)
         else:
-            health.failed(sent.deployment.id, failed.kind, now=now)
+            health.failed(sent.deployment.id, failed.kind, now=now, started_at=sent.began)
         self._write(
             sent,
             outcome,
