@@ -344,6 +344,7 @@ async def test_a_parent_must_be_there_and_enabled(budgets: Budgets) -> None:
     assert (await budgets.update("low", {"limit_usd": 5})).budget.limit == 5 * 10**9
     await budgets.delete("low")
     assert await ids(budgets) == []
+    assert await ids(budgets, Caller("k", "shop", budgets=("low",))) == []
 
 
 # ---- whom they cover -------------------------------------------------------------------------------------------------
