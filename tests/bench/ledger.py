@@ -22,7 +22,7 @@ from pathlib import Path
 from tests.azurite.process import Azurite
 from tests.bench.money.load import Found, Window
 from tests.bench.process import TICK, Process
-from tests.bench.tables import number, percentile, table
+from tests.bench.tables import median, number, percentile, table
 
 READY_SECONDS = 60.0
 END_SECONDS = 40.0
@@ -44,7 +44,7 @@ ALL = ("hard", "soft", "naive")
 CASES = (
     Case("50 workers, 22/s", ALL, 5, 10, 50 / 22, 0.5),
     Case("50 workers, 220/s", ALL, 5, 10, 50 / 220, 0.1),
-    Case("50 workers, as fast as they can", ALL, 5, 10, 0.0, 0.0),
+    Case("50 workers, as fast as they can", ("hard", "naive"), 5, 10, 0.0, 0.0),
     Case("1,000 calls in one process, 200/s", ("hard", "soft"), 1, 1000, 5.0, 4.8),
     Case("1,000 calls in one process, 500/s", ("hard", "soft"), 1, 1000, 2.0, 1.8),
 )
@@ -70,6 +70,11 @@ class Sum:
     def added(self, percent: float) -> float:
         """Milliseconds inside reserve."""
         return percentile([value for one in self.found for value in one.added], percent)
+
+    @property
+    def writing(self) -> float:
+        """Milliseconds of the store's for a write, the median."""
+        return median([value for one in self.found for value in one.writing])
 
     def each(self, what: str) -> float:
         """Return a sum for each pair."""
@@ -143,6 +148,7 @@ COLUMNS: dict[str, tuple[int, Callable[[Sum], float]]] = {
     "added p50 ms": (2, lambda one: one.added(50.0)),
     "p95": (1, lambda one: one.added(95.0)),
     "p99": (1, lambda one: one.added(99.0)),
+    "a write's p50": (2, lambda one: one.writing),
     "store requests a pair": (2, lambda one: one.each("requests")),
     "conflicts a pair": (3, lambda one: one.each("conflicts")),
     "CPU ms a pair": (2, lambda one: one.each("cpu") * 1e3),

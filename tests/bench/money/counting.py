@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Sequence
 
-from shared.core.errors import StorageUnavailableError
 from shared.ports import Entity, EntityChangedError, EntityExistsError, EntityNotFoundError, EntityTable, Op, Tables
 
 _CONFLICTS = (EntityChangedError, EntityExistsError, EntityNotFoundError)
@@ -17,7 +17,8 @@ class CountingTables:
         self._tables = tables
         self.requests = 0
         self.conflicts = 0
-        self.failures = 0
+        self.writing: list[float] = []
+        """How long each write took, in milliseconds."""
 
     def table(self, name: str) -> EntityTable:
         """Return the table of that name."""
@@ -63,14 +64,15 @@ class _CountingTable:
 class _Counted:
     """One write."""
 
-    __slots__ = ("_counts",)
+    __slots__ = ("_began", "_counts")
 
     def __init__(self, counts: CountingTables) -> None:
         self._counts = counts
 
     def __enter__(self) -> None:
         self._counts.requests += 1
+        self._began = time.perf_counter()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._counts.conflicts += isinstance(error, _CONFLICTS)
-        self._counts.failures += isinstance(error, StorageUnavailableError)
+        self._counts.writing.append((time.perf_counter() - self._began) * 1e3)

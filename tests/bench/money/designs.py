@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from shared.core.budgets import Account
 from shared.core.errors import BudgetExceededError, StorageUnavailableError
-from shared.ledger import Hold, Intent, Ledger
+from shared.ledger import DEFAULT_POLICY, Hold, Intent, Ledger
 from shared.ports import Clock, Entity, EntityChangedError, EntityExistsError, EntityNotFoundError, Tables
 
 LIMIT = 10**17
@@ -54,15 +54,14 @@ class ByLedger:
 class Naive:
     """One row for a budget, compared and swapped by its ETag for each reserve and each settle.
 
-    It remembers the row it wrote last, reads it again only when somebody else has changed it, and waits longer after each
-    conflict. A crash leaves its money held for good, and a write that is not answered is taken for one that did not happen.
+    It reads the row before each change, and waits after a conflict as the ledger does. A crash leaves its money held for good,
+    and a write that is not answered is taken for one that did not happen.
     """
 
     def __init__(self, tables: Tables, clock: Clock, budget: str) -> None:
         self._table = tables.table("naive")
         self._clock = clock
         self._budget = budget
-        self._row: Entity | None = None
 
     async def reserve(self, name: str, amount: int) -> int:
         """Hold an amount."""
@@ -80,7 +79,7 @@ class Naive:
     async def _change(self, *, spent: int, held: int) -> None:
         conflicts = 0
         while True:
-            row = self._row or await self._table.get(self._budget, "h")
+            row = await self._table.get(self._budget, "h")
             before = {} if row is None else row.properties
             after = {"spent": int(before.get("spent", 0)) + spent, "held": int(before.get("held", 0)) + held}
             if after["spent"] + after["held"] > LIMIT:
@@ -88,13 +87,11 @@ class Naive:
                 raise BudgetExceededError(message, budget=self._budget)
             try:
                 changed = Entity(self._budget, "h", after, "" if row is None else row.etag)
-                etag = await (self._table.insert(changed) if row is None else self._table.replace(changed))
+                await (self._table.insert(changed) if row is None else self._table.replace(changed))
             except (EntityChangedError, EntityExistsError, EntityNotFoundError, StorageUnavailableError):
-                self._row = None
                 conflicts += 1
-                await self._clock.sleep(min(0.25, 0.004 * 2 ** min(conflicts, 8)) * (0.5 + self._clock.draw()))
+                await self._clock.sleep(DEFAULT_POLICY.backoff(conflicts, self._clock.draw()))
             else:
-                self._row = Entity(self._budget, "h", after, etag)
                 return
 
 

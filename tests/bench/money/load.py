@@ -50,6 +50,7 @@ class Found:
     cpu: float = 0.0
     seconds: float = 0.0
     added: list[float] = field(default_factory=list)  # milliseconds
+    writing: list[float] = field(default_factory=list)  # milliseconds
 
 
 class Load:
@@ -68,12 +69,14 @@ class Load:
         tasks = [asyncio.create_task(self._work(number)) for number in range(self._window.tasks)]
         await asyncio.sleep(self._window.warm_up)
         began, cpu, requests, conflicts = time.monotonic(), time.process_time(), counts.requests, counts.conflicts
+        counts.writing.clear()
         self._steady = True
         await asyncio.sleep(self._window.seconds)
         self._steady = False
         found = self.found
         found.seconds, found.cpu = time.monotonic() - began, time.process_time() - cpu
         found.requests, found.conflicts = counts.requests - requests, counts.conflicts - conflicts
+        found.writing = list(counts.writing)
         self._over = True
         for task in tasks:
             task.cancel()
