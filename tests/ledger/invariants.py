@@ -1,7 +1,8 @@
 """What must be true of the money, at every moment and at the end. Everything is read from the tables, nothing from the ledger.
 
 1. At every moment a hard account's ``spent + reserved`` is within its limit (but for flagged overruns), ``reserved`` is what
-   its open leases were granted and the head has not counted as spent, ``spent`` what they and corrections say.
+   its open leases were granted and the head has not counted as spent, ``spent`` what they and corrections say; and no session's
+   calls cost more than it was granted.
 2. At every moment what the provider has billed for a hard account is within its limit (but for overruns).
 3. At the end ``spent`` is the sum of what the account's rows were charged, nothing is reserved, no lease is open.
 4. Every call billed under a hard account has exactly one row, charged at least what was billed.
@@ -132,8 +133,18 @@ class Auditor:
             return
         if change.before is not None and change.before["state"] == "closed":
             self.violated(3, f"the closed lease {change.row} of {change.partition} was written again")
+        self._within_grant(change, totals)
         totals.folded += _whole(change.after, "folded") - _whole(change.before, "folded")
         totals.reserved += _reserved(change.after) - _reserved(change.before)
+
+    def _within_grant(self, change: Change, totals: _Totals) -> None:
+        """Hold what a session's calls cost, or may have cost, against what it had been granted: the limit's own guard."""
+        account = self._accounts.get(_key(change.partition))
+        granted, folded = _whole(change.before, "granted"), _whole(change.after, "folded")
+        if change.before is None and change.after is not None and change.after["state"] == "open":
+            granted = _whole(change.after, "granted")
+        if account is not None and account.hard and folded > granted + totals.overruns:
+            self.violated(1, f"{change.row} of {change.partition} was granted {granted} and its calls cost {folded}")
 
     def _intent_row(self, change: Change) -> None:
         before = "" if change.before is None else str(change.before["state"])

@@ -31,6 +31,7 @@ from tests.ledger.loop import VirtualLoop
 TIMEOUT = 3.0
 """Seconds after which a client is told that there was no answer."""
 PAGE = 200
+OPENING = "opening"
 MEDIAN = 0.006
 """Seconds one way takes, as a lognormal median (an assumption about Azure, not a measurement)."""
 
@@ -163,7 +164,7 @@ CALM = Weather()
 class Trap:
     """A fate for one write to come, and what happens to its sender at that moment: ``spring`` freezes or kills it."""
 
-    prefix: str  # of the partition it waits for
+    prefix: str  # of the partition it waits for; OPENING: for the first write of a session
     fate: Fate
     spring: Callable[[], None]
 
@@ -235,7 +236,7 @@ class Wire:
         fate = network.weather.fate(network.random.random())
         future = self._future()
         trap = self.trap
-        if trap is not None and ops[0].entity.partition.startswith(trap.prefix):
+        if trap is not None and _trapped(trap, ops[0]):
             self.trap = None
             fate = trap.fate
             network.faults[f"trap {fate}"] += 1
@@ -314,6 +315,12 @@ class Wire:
             return await future
         finally:
             timer.cancel()
+
+
+def _trapped(trap: Trap, first: Op) -> bool:
+    if trap.prefix == OPENING:
+        return first.action is Action.INSERT and first.entity.partition.startswith("s~")
+    return first.entity.partition.startswith(trap.prefix)
 
 
 def _resolve(future: asyncio.Future[Any], outcome: object) -> None:

@@ -20,7 +20,7 @@ from shared.ports import Clock, Tables
 from tests.ledger.invariants import Attempt, Auditor, Death
 from tests.ledger.loop import DeadlockError, Gate, SimClock, VirtualLoop
 from tests.ledger.plan import Plan, plan_of
-from tests.ledger.store import Change, Network, Store, Trap, Wire
+from tests.ledger.store import OPENING, Change, Network, Store, Trap, Wire
 
 LOG_LINES = 4_000
 RECOVERY_EVERY = 10.0
@@ -105,6 +105,8 @@ class World:
         for change in changes:
             if change.after is None:
                 self.note("   ", change.partition, change.row, "is gone")
+            elif change.partition == "sessions":
+                self._last_beat = self.loop.time()
             elif change.partition.startswith("b~"):
                 what = {name: value for name, value in change.after.items() if name not in {"limit", "facts"}}
                 self.note("   ", change.partition, change.row, what)
@@ -333,7 +335,7 @@ class World:
         instance, random = self._anyone(), self._random
         if instance is None:
             return
-        prefix = random.choice(("s~", "s~", "b~", "sessions", ""))
+        prefix = random.choice(("s~", "s~", "b~", "sessions", OPENING, ""))
         fate = random.choice(self.plan.trap_fates)
         dies = random.random() < 0.3
         span = random.uniform(20, 90)
