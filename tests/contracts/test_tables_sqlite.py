@@ -124,7 +124,7 @@ async def test_another_process_that_holds_the_file_is_waited_for(tmp_path: Path)
 
 async def test_a_file_that_is_held_for_good_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the lock does not come in time the caller hears of it, and the store works again afterwards."""
-    monkeypatch.setattr("shared.adapters.tables.sqlite.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("shared.adapters.tables.worker.BUSY_SECONDS", 0.05)
     path = tmp_path / "state.db"
     store = open_tables(f"sqlite:{path}")
     other = sqlite3.connect(path, isolation_level=None)

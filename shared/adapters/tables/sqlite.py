@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from shared.adapters.tables import codec, rules
-from shared.adapters.tables.worker import Worker
+from shared.adapters.tables.worker import BUSY_SECONDS, Worker
 from shared.core.errors import ConfigurationError, GatewayError, StorageUnavailableError
 from shared.ports import (
     Action,
@@ -30,9 +30,6 @@ from shared.ports import (
     EntityNotFoundError,
     Op,
 )
-
-BUSY_SECONDS: Final = 10.0
-"""How long to wait for another process's write before the store counts as unavailable."""
 
 PAGE_ROWS: Final = 200
 PAGE_BYTES: Final = 2 * 1024 * 1024
@@ -83,6 +80,7 @@ class SqliteTables:
             reason = getattr(error, "strerror", None) or str(error)
             message = f"SWITCHYARD_STORAGE: the database file {path} can't be opened: {reason}"
             raise ConfigurationError(message, problems=[message]) from error
+        self._writer.connection.execute("PRAGMA busy_timeout = 0")  # it waits for its turn in its own way
         for worker in {id(worker): worker for worker in (self._writer, self._reader)}.values():
             worker.start()
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -19,6 +21,12 @@ from shared.core.errors import GatewayError, StorageUnavailableError
 
 MAX_GROUP: Final = 512
 """Jobs in one commit: enough to share its cost, few enough that nobody waits long."""
+
+BUSY_SECONDS: Final = 10.0
+"""How long to wait for another process's write before the store counts as unavailable."""
+
+TURN_SECONDS: Final = 0.002
+"""How long to wait, more or less, before asking again for another process's turn to end."""
 
 _log = logging.getLogger(__name__)
 
@@ -103,7 +111,7 @@ class Worker:
 def commit(connection: sqlite3.Connection, jobs: Iterable[Job]) -> None:
     """Do the writes in one transaction. When the file itself fails, all of them have failed."""
     try:
-        connection.execute("BEGIN IMMEDIATE")
+        _begin(connection)
         for job in jobs:
             try:
                 job.run(connection)
@@ -115,6 +123,20 @@ def commit(connection: sqlite3.Connection, jobs: Iterable[Job]) -> None:
         for job in jobs:
             job.failure = StorageUnavailableError(failure.message, retry_after=failure.retry_after)
         _roll_back(connection)
+
+
+def _begin(connection: sqlite3.Connection) -> None:
+    """Wait for this process's turn to write, asking often: SQLite's own waiting grows to 100 ms, while turns take a few."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(TURN_SECONDS * (0.5 + random.random()))
+        else:
+            return
 
 
 def unavailable(error: Exception) -> StorageUnavailableError:
