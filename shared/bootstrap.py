@@ -18,6 +18,7 @@ from shared.alerts import Alerts
 from shared.budgets import Budgets
 from shared.catalog import CatalogSource
 from shared.core.errors import ConfigurationError, NotFoundError
+from shared.core.webhooks import may_connect
 from shared.feedback import Feedback
 from shared.gateway import Gateway
 from shared.health_book import HealthBook
@@ -64,6 +65,8 @@ async def open_gateway(settings: Settings, *, environment: Mapping[str, str]) ->
     budgets = Budgets(tables, clock, webhook_hosts=settings.webhook_hosts)
     ledger = Ledger(tables, clock, instance, usage_until=usage.written_until)
     health = HealthBook()
+    # Webhooks have a client of their own: it connects only to the addresses it has checked, and never through a proxy.
+    outside = open_transport(limit=8, trust_env=False, admits=may_connect) if settings.webhook_hosts else None
     return Gateway(
         settings=settings,
         catalog=catalog,
@@ -82,8 +85,9 @@ async def open_gateway(settings: Settings, *, environment: Mapping[str, str]) ->
         limits=RateLimits(tables, clock, instance, backend=backend),
         projects=Projects(tables, clock),
         idempotency=Idempotency(tables, clock),
-        alerts=Alerts(tables, clock, budgets, ledger.balance, _webhook(settings, transport, clock)),
+        alerts=Alerts(tables, clock, budgets, ledger.balance, _webhook(settings, outside, clock)),
         clock=clock,
+        outside=outside,
     )
 
 
@@ -110,7 +114,7 @@ def _verifier(settings: Settings, transport: HttpTransport, clock: Clock) -> Ent
     return EntraVerifier(tenant, transport, clock)
 
 
-def _webhook(settings: Settings, transport: HttpTransport, clock: Clock) -> Webhook | None:
-    if not settings.webhook_hosts or settings.webhook_secret is None:
+def _webhook(settings: Settings, transport: HttpTransport | None, clock: Clock) -> Webhook | None:
+    if transport is None or settings.webhook_secret is None:
         return None
     return Webhook(transport, clock, hosts=settings.webhook_hosts, secret=settings.webhook_secret)

@@ -46,6 +46,8 @@ class Gateway:
     idempotency: Idempotency
     alerts: Alerts
     clock: Clock
+    outside: HttpTransport | None = None
+    """The HTTP client of webhooks, if there are any."""
 
     async def aclose(self) -> None:
         """Write what is pending, then close connections and the store."""
@@ -60,3 +62,5 @@ class Gateway:
         await self.tables.aclose()
         await self.tokens.aclose()
         await self.transport.aclose()
+        if self.outside is not None:
+            await self.outside.aclose()

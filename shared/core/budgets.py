@@ -6,7 +6,7 @@ month is a new row, and a request settles in the period it was admitted in.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from functools import lru_cache
@@ -75,7 +75,7 @@ class Budget:
     at_end: AtEnd = AtEnd.REJECT
     downgrade_at: float = 0.8
     floor_tokens: int = 64
-    webhook: str | None = None
+    webhook: str | None = field(default=None, repr=False)  # such a URL may hold a token
     enabled: bool = True
     created_at: float = 0.0
 
