@@ -27,7 +27,7 @@ ID: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 """Ids become parts of storage keys and are joined by ``|`` and ``~`` there."""
 
 _PROJECT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9:_-]{0,127}")
+_KEY: Final = re.compile(r"[a-z0-9][a-z0-9:_-]{0,63}")
 _MAX_MODEL: Final = 256
 _AMOUNT: Final = re.compile(r"-?[0-9]{1,60}(\.[0-9]{1,60})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 _MAX_DIGITS: Final = 200
