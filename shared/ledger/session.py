@@ -96,6 +96,8 @@ class Session:
             elif waiter in self._waiting:
                 self._waiting.remove(waiter)
             if isinstance(error, TimeoutError):
+                if waiter.short is not None:
+                    raise _refusal(waiter.short) from error
                 message = "The ledger could not be reached in time to hold this request's cost. Try again."
                 raise StorageUnavailableError(message, retry_after=1.0) from error
             raise
@@ -133,9 +135,10 @@ class Session:
                 continue
             # Only a look at the head since it was asked, or just before, can refuse: else it is the store that is late.
             known = lease.seen_at >= waiter.deadline - self._policy.wait - FRESH
-            late = now >= waiter.deadline and not lease.could_get(waiter.least)
-            if known and (late or lease.out_of_money(waiter.least)):
-                return waiter.refuse(BudgetExceededError(_refusal(lease), budget=lease.account.budget))
+            if known and not lease.could_get(waiter.least):
+                waiter.short = lease
+                if now >= waiter.deadline or lease.out_of_money(waiter.least):
+                    return waiter.refuse(_refusal(lease))
         return False
 
     async def _ask(self) -> None:
@@ -154,7 +157,7 @@ class Session:
                 continue
             failures = 0
             self._round += 1
-            if not self._serve_all() and not all(lease.could_get(1) for lease in needs):
+            if not self._serve_all():
                 await self._clock.sleep(SPREAD * (1 + self._clock.draw()))
                 self._serve_all()
             await asyncio.sleep(0)
@@ -166,7 +169,8 @@ class Session:
         for waiter in self._waiting:
             for lease in waiter.leases:
                 if lease.account.hard and lease.available < waiter.amount:
-                    needs[lease] = min(needs.get(lease, (waiter.amount, waiter.least)), (waiter.amount, waiter.least))
+                    amount, least = needs.get(lease, (waiter.amount, waiter.least))
+                    needs[lease] = min(amount, waiter.amount), min(least, waiter.least)
                     wanted[lease] = wanted.get(lease, 0) + waiter.amount
         for lease, amount in wanted.items():
             lease.wanted = amount
@@ -272,6 +276,7 @@ class _Waiter:
     done: asyncio.Future[None] | None = None
     taken: int | None = None
     refusal: Exception | None = None
+    short: Lease | None = None  # where a look at the head, since it was asked, has found too little
 
     def take(self, amount: int) -> bool:
         """Take the money."""
@@ -303,8 +308,9 @@ class _Waiter:
         return True
 
 
-def _refusal(lease: Lease) -> str:
-    return (
+def _refusal(lease: Lease) -> BudgetExceededError:
+    message = (
         f"The budget {lease.account.budget} does not cover this request in the period {lease.account.period}. "
         "Ask its administrator for more, wait for the next period, or make a smaller request (`max_tokens`)."
     )
+    return BudgetExceededError(message, budget=lease.account.budget)
