@@ -199,8 +199,8 @@ class Auditor:
         self.counts["refused"] += 1
         if least >= amount:
             self.violated(6, f"{attempt.request_id} was refused {amount} of {budget}, which had {least} left all the time")
-        if totals.used + amount <= account.limit * 0.85:
-            self.counts["refused below 85 %"] += 1
+        for share in (85, 75):
+            self.counts[f"refused below {share} %"] += totals.used + amount <= account.limit * share / 100
 
     # ---- at the end --------------------------------------------------------------------------------------------------
 

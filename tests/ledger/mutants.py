@@ -330,12 +330,6 @@ FAULTS = (
         "for account in sorted(totals):",
     ),
     Fault(
-        "recovery ignores that another one was first",
-        "recovery",
-        "            await self._check_charged(session)\n",
-        "",
-    ),
-    Fault(
         "a correction is written as often as it is tried",
         "corrections",
         """        if await table.get(partition, row) is not None:

@@ -34,6 +34,11 @@ class Plan:
     overruns: float = 0.0
     killed_at_end: float = 0.0
 
+    @property
+    def calm(self) -> bool:
+        """Say whether nothing goes wrong in it: then nobody may be refused too early, or for the store's sake."""
+        return not self.trouble
+
     def pick(self, random: Random) -> tuple[Account, ...]:
         """Return the accounts of a request: one to three."""
         return tuple(random.sample(self.accounts, random.randint(1, min(3, len(self.accounts)))))
@@ -108,7 +113,7 @@ def _stormy(random: Random) -> Plan:
 
 def _calm(random: Random) -> Plan:
     """Return a world without trouble, whose calls are small beside its one budget: it must be spendable to 85 % and beyond."""
-    instances, workers, think, seconds = random.randint(2, 5), random.randint(2, 5), 1.0, 40.0
+    instances, workers, think, seconds = random.randint(3, 5), random.randint(3, 5), 0.3, 50.0
     demand = instances * workers / (think + 2.0) * seconds * TYPICAL
     return Plan(
         seconds=seconds,

@@ -151,6 +151,10 @@ class World:
         await self._heal()
         await self._wind_up()
         self.auditor.close(self.deaths)
+        if self.plan.calm and (early := self.auditor.counts["refused below 75 %"] + self.counts["not served: store"]):
+            self.auditor.violated(
+                6, f"nothing went wrong, and {early} requests were refused below 75 % or for the store's sake"
+            )
 
     def _start(self, *, recovers: bool | None = None, works: bool = True) -> Instance:
         name = f"i{len(self.instances)}"
