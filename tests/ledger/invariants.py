@@ -197,7 +197,7 @@ class Auditor:
         for at, left in totals.left:
             least = left if at < since else min(least, left)
         self.counts["refused"] += 1
-        if least >= amount:
+        if least - totals.overruns >= amount:  # an overrun is spent before the head knows of it
             self.violated(6, f"{attempt.request_id} was refused {amount} of {budget}, which had {least} left all the time")
         for share in (85, 75):
             self.counts[f"refused below {share} %"] += totals.used + amount <= account.limit * share / 100

@@ -342,6 +342,7 @@ class WireTable:
 
     async def get(self, partition: str, row: str) -> Entity | None:
         """Return the row, or None."""
+        rules.check_keys(partition, row)
         found: Entity | None = await self._wire.read(lambda: self._store.get(self._name, partition, row))
         return found
 
@@ -349,6 +350,7 @@ class WireTable:
         self, partition: str, *, start: str = "", end: str | None = None, limit: int | None = None
     ) -> AsyncGenerator[Entity, None]:
         """Yield rows with ``start <= row < end``, page by page: the store moves on between pages."""
+        rules.check_bounds(partition, start, end)
         left = limit
         while left is None or left > 0:
             size = PAGE if left is None else min(PAGE, left)
