@@ -67,7 +67,9 @@ def test_functions_have_names_of_their_own() -> None:
 
 def test_timers_have_schedules() -> None:
     """Probes, pending writes, recovery, roll-ups and alerts run without a request."""
-    assert {"probe_deployments", "write_pending", "recover_ledger", "raise_alerts", "roll_up_usage"} == {timer.name for timer in TIMERS}
+    assert {"probe_deployments", "write_pending", "recover_ledger", "raise_alerts", "roll_up_usage"} == {
+        timer.name for timer in TIMERS
+    }
 
 
 def test_the_host_serves_at_the_root_and_has_durable_ready() -> None:
