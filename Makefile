@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
-.PHONY: help run test check bench fmt lint lock clean
+.PHONY: help run test check check-ledger bench fmt lint lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -21,8 +21,12 @@ lint: .venv/.dev ## ruff and mypy over the whole tree, and the shipped catalog
 
 check: lint test ## what CI runs
 
+check-ledger: .venv/.dev ## simulate the ledger for 5,000 seeds, then see that every planted fault is caught
+	@$(BIN)/python -m tests.ledger.check --seeds 5000 --jobs 2 && $(BIN)/python -m tests.ledger.mutants
+
 bench: .venv/.dev ## measure against a bare pass-through and, if it installs, LiteLLM (needs cc)
 	@$(BIN)/python -m tests.bench.run
+	@$(BIN)/python -m tests.bench.ledger
 
 lock: .venv/.dev ## pin every transitive dependency anew in constraints.txt
 	@$(BIN)/pip install --quiet uv && (echo "# Every transitive dependency, pinned. Remade by: make lock"; \
