@@ -7,13 +7,15 @@ What was not answered well is forgotten, so that it can be tried again. Rows are
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
-from collections.abc import Sequence
+import secrets
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from shared.core.errors import ConflictError, InvalidRequestError
+from shared.core.errors import ConflictError, InvalidRequestError, StorageUnavailableError
 from shared.core.fields import Fields
 from shared.ports import (
     Action,
@@ -68,11 +70,12 @@ class Begun:
 
 
 class Idempotency:
-    """The kept answers of this gateway."""
+    """The kept answers of this gateway. ``make_token`` gives a new name for each call."""
 
-    def __init__(self, tables: Tables, clock: Clock) -> None:
+    def __init__(self, tables: Tables, clock: Clock, *, make_token: Callable[[], str] = lambda: secrets.token_hex(8)) -> None:
         self._table: EntityTable = tables.table(TABLE)
         self._clock = clock
+        self._make_token = make_token
 
     async def begin(self, caller: str, key: str, request: bytes) -> Begun | KeptAnswer:
         """Return the answer that is kept, or take note that this call will make it.
@@ -89,6 +92,7 @@ class Idempotency:
             "state": "running",
             "request": hashlib.sha256(request).hexdigest(),
             "at": self._clock.now(),
+            "token": self._make_token(),
         }
         for _ in range(_TRIES):
             try:
@@ -97,6 +101,11 @@ class Idempotency:
                 found = await self._found(partition, row, properties)
                 if found is not None:
                     return found
+            except StorageUnavailableError:  # it may have landed: then nobody else would ever end the call
+                found = await self._found(partition, row, properties)
+                if found is None:
+                    raise
+                return found
         message = f"Calls with this `{HEADER}` come too fast one after the other. Try again."
         raise InFlightError(message, code="idempotency_in_progress", retry_after=ASK_AGAIN_SECONDS)
 
@@ -106,6 +115,8 @@ class Idempotency:
         if entity is None:
             return None
         kept = Fields(entity.properties)
+        if kept.find_text("token") == properties["token"]:
+            return Begun(partition, row, entity.etag, properties)
         age = self._clock.now() - kept.number("at")
         running = kept.text("state") == "running"
         if age >= (ABANDONED_SECONDS if running else KEPT_SECONDS):
@@ -157,6 +168,9 @@ class Idempotency:
             await self._table.transact(ops)
         except (EntityChangedError, EntityNotFoundError):
             return
+        except StorageUnavailableError:  # once more does no harm: the ETag tells whether it landed
+            with contextlib.suppress(EntityChangedError, EntityNotFoundError):
+                await self._table.transact(ops)
 
     async def release(self, begun: Begun) -> None:
         """Forget the call: it was not answered well, and may be tried again. Raise `StorageUnavailableError`."""

@@ -159,7 +159,7 @@ class Recovery:
 
     async def _check_charged(self, session: str) -> None:
         """See that whoever changed the rows first has charged them all; if only some, the next round goes on."""
-        async for entity in self._table.query(rows.session_partition(session), start=rows.INTENT, end="r\x7f"):
+        async for entity in self._table.query(rows.session_partition(session), start=rows.INTENT, end="r~~"):
             if rows.intent(entity).state is rows.IntentState.PENDING:
                 message = f"The session {session} is being recovered by another instance."
                 raise StorageUnavailableError(message)
