@@ -218,10 +218,9 @@ FAULTS = (
     Fault(
         "a cancelled move is forgotten",
         "leases",
-        """        if self._unanswered is not None:
-            await self._answered(self._unanswered)
-""",
-        "",
+        """        self._unanswered = _Move(ops, token, after, delta, used, closing)
+        return await self._answered(self._unanswered)""",
+        "        return await self._answered(_Move(ops, token, after, delta, used, closing))",
     ),
     Fault(
         "a lease takes more than is left",
