@@ -190,20 +190,25 @@ class Ledger:
 
     async def aclose(self) -> None:
         """Settle and give back what can be in a few seconds; what can't is left to recovery. Never raises."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        if self._session is not None:
-            self._retire(self._session)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSING_SECONDS):
-                for session in list(self._draining):
-                    await self._try_closing(session)
-                with contextlib.suppress(StorageUnavailableError):
-                    await self._correct()
+                for _ in range(2):  # what has to be written anew begins another session
+                    await self._stop_tending()
+                    if self._session is not None:
+                        self._retire(self._session)
+                    for session in list(self._draining):
+                        await self._try_closing(session)
+                    with contextlib.suppress(StorageUnavailableError):
+                        await self._correct()
+        await self._stop_tending()
         for session in self._sessions():
             await session.stop()
         self._session, self._draining = None, []
+
+    async def _stop_tending(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
 
     # ---- within ------------------------------------------------------------------------------------------------------
 
