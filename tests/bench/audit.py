@@ -96,6 +96,11 @@ class Verdict:
         self.rows.append([what, f"{found:,}", f"{wanted:,}", "" if found == wanted else "NOT SO"])
         self.kept = self.kept and found == wanted
 
+    def hold(self, what: str, found: object, rule: str, *, holds: bool) -> None:
+        """Add a row that must obey a rule."""
+        self.rows.append([what, f"{found:,}" if isinstance(found, int) else found, rule, "" if holds else "NOT SO"])
+        self.kept = self.kept and holds
+
     def tell(self, what: str, found: int) -> None:
         """Add a row to know."""
         self.rows.append([what, f"{found:,}", "", ""])

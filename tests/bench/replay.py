@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,14 +55,18 @@ class Question:
     stream: bool
 
 
-def questions(path: Path, count: int) -> list[Question]:
-    """Read prompts, again from the start when there are too few, and make requests of them."""
+def questions(
+    path: Path, count: int, *, max_tokens: Sequence[int | None] = (None,), longest: int = MAX_PROMPT
+) -> list[Question]:
+    """Read prompts, again from the start when there are too few, and make requests of them, with these limits in turn."""
     with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
-        prompts = [json.loads(line)["prompt"][:MAX_PROMPT] for line in file if line.strip()]
+        prompts = [json.loads(line)["prompt"][:longest] for line in file if line.strip()]
     found = []
     for number, prompt in zip(range(count), itertools.cycle(prompts), strict=False):
         stream = number % 2 == 1
         body: dict[str, Any] = {"model": MODELS[number % len(MODELS)], "messages": [{"role": "user", "content": prompt}]}
+        if (limit := max_tokens[number % len(max_tokens)]) is not None:
+            body["max_tokens"] = limit
         if stream:
             body["stream"] = True
             if number % 4 == 1:
@@ -102,8 +106,18 @@ class Simulator:
 
     def script(self, queue: list[dict[str, Any] | None]) -> None:
         """Replace what the primary's next attempts meet."""
-        document = json.dumps({"profile": PRIMARY, "faults": queue}).encode()
-        request = urllib.request.Request(f"{self.url}/_sim/script", document, method="POST")  # noqa: S310  # our own loopback
+        self.tell({"profile": PRIMARY, "faults": queue})
+
+    def tell(self, rule: dict[str, Any]) -> None:
+        """Give it a rule of its script."""
+        self._post("script", json.dumps(rule).encode())
+
+    def reset(self) -> None:
+        """Have it forget its script and its log."""
+        self._post("reset", b"")
+
+    def _post(self, name: str, document: bytes) -> None:
+        request = urllib.request.Request(f"{self.url}/_sim/{name}", document, method="POST")  # noqa: S310  # our own loopback
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310  # our own loopback
             answer.read()
 
