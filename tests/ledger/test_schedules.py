@@ -137,6 +137,17 @@ async def _fenced_while_it_flushes_before_closing(bench: _Bench) -> None:
     await bench.one.aclose()
 
 
+async def _an_orderly_end_right_after_everything_was_lost(bench: _Bench) -> None:
+    bench.fate("s~", Fate.REQUEST_LOST, lambda: setattr(bench.gate, "frozen", True))
+    bench.loop.at(bench.loop.time() + 60, bench.loop.thaw, bench.gate)
+    recovering = bench.loop.run_in(Gate("two"), bench.recover())
+    soft = await bench.hold("q1", (SOFT,), 100)
+    await asyncio.sleep(0.5)  # the first write is lost, and a closed fence is found where there was none
+    bench.settle(soft, 30)
+    await bench.one.aclose()
+    await recovering
+
+
 async def _closed_while_the_first_fold_is_on_its_way(bench: _Bench) -> None:
     closing: list[asyncio.Task[None]] = []
 
@@ -179,6 +190,7 @@ async def _a_small_request_does_not_hide_one_that_takes_less(bench: _Bench) -> N
         _money_freed_and_promised_again_while_the_head_is_told,
         _thawed_with_a_settlement_and_a_closed_lease,
         _fenced_while_it_flushes_before_closing,
+        _an_orderly_end_right_after_everything_was_lost,
         _closed_while_the_first_fold_is_on_its_way,
         _a_store_that_does_not_answer_is_not_an_empty_budget,
         _a_small_request_does_not_hide_one_that_takes_less,

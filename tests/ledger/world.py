@@ -319,9 +319,10 @@ class World:
     async def _closes(self, instance: Instance) -> None:
         await self._finished(instance.tasks, "a worker")
         self.note(instance.name, "closes")
+        untroubled = self._stopping and not self._trouble_of(instance) > self.loop.time() - SETTLING
         await instance.ledger.aclose()
         self.note(instance.name, "has closed")
-        if not self._stopping:  # what it could not do in time, it left to recovery
+        if not untroubled:  # what it could not do in time, it left to recovery
             self.deaths[instance.name] = Death(self.loop.time(), self._trouble_of(instance) + SETTLING)
 
     def _trouble_outage(self) -> None:
