@@ -175,8 +175,10 @@ async def _a_small_request_does_not_hide_one_that_takes_less(bench: _Bench) -> N
     first = await bench.hold("q1", (HARD,), 700)
     small = bench.loop.create_task(bench.hold("q2", (HARD,), 400))
     await asyncio.sleep(0.3)
+    asked_at = bench.loop.time()
     modest = await bench.hold("q3", (HARD,), 500, least=200)
     assert 300 == modest.amount
+    assert bench.loop.time() < asked_at + 1.0
     bench.settle(modest, 0)
     small.cancel()
     bench.settle(first, 700)
