@@ -25,7 +25,9 @@ from shared.ports import (
     Action,
     Clock,
     Entity,
+    EntityChangedError,
     EntityExistsError,
+    EntityNotFoundError,
     InvalidEntityError,
     Op,
     Tables,
@@ -289,13 +291,24 @@ class UsageLog:
         return True
 
     async def _insert_one(self, request_id: str, op: Op) -> bool:
-        """Insert one request, and say whether it was not there yet; leave a row that is there as it is."""
+        """Insert one request, and say whether it was not there yet; a row that is there stays, unless it was recovered."""
         try:
             await self._table.transact([op])
         except EntityExistsError:
-            return False
+            return await self._correct(op.entity)
         except InvalidEntityError as error:
             self._drop(f"The usage record of {request_id:.60} can't be stored: {error.message}")
+        return True
+
+    async def _correct(self, row: Entity) -> bool:
+        """Write what a process that was taken for dead knows itself over what recovery made of it; say whether that was so."""
+        found = await self._table.get(row.partition, row.row)
+        if found is None or not _is_recovered(found) or _is_recovered(row):
+            return False
+        try:
+            await self._table.replace(replace(row, etag=found.etag))
+        except (EntityChangedError, EntityNotFoundError):
+            return False
         return True
 
     def _drop(self, message: str) -> None:
@@ -370,3 +383,10 @@ def bounds(start: float, end: float) -> tuple[float, float]:
         message = "The start of a report must be before its end."
         raise InvalidRequestError(message, param="start")
     return min(max(start, 0.0), scan.LATEST), min(max(end, 0.0), scan.LATEST)
+
+
+def _is_recovered(row: Entity) -> bool:
+    try:
+        return rows.stored_request(rows.document(row)).record.recovered
+    except ValueError:
+        return False

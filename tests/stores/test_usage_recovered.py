@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from shared.core.errors import StorageUnavailableError
-from shared.core.records import RequestRecord
+from shared.core.records import AttemptRecord, RequestRecord
 from shared.ports import Entity, Tables
 from shared.usage import UsageLog, UsageQuery
 from shared.usage.rows import place_of
 from tests.fakes import FakeClock
 
 Record = Callable[..., RequestRecord]
+Attempt = Callable[..., AttemptRecord]
 
 
 async def test_everything_is_written_until_now_when_nothing_waits(log: UsageLog, clock: FakeClock, record: Record) -> None:
@@ -73,6 +74,42 @@ async def test_recovered_requests_are_inserted_once(log: UsageLog, record: Recor
     found = [await log.find(one.request_id) for one in (written, lost)]
     assert [one.record for one in found if one is not None] == [written, lost]
     assert log.duplicates == 0  # that is for records of the living
+
+
+async def test_who_was_taken_for_dead_knows_better(log: UsageLog, record: Record, attempt: Attempt) -> None:
+    """A process that was frozen writes what its call really cost over what recovery had to charge; only that, and only once."""
+    real = record(cost=5, billed=5, attempts=(attempt(cost=5),))
+    guessed = record(request_id=real.request_id, cost=900, recovered=True, attempts=(attempt(cost=900),))
+    assert await log.insert_recovered([guessed]) == 1
+
+    log.record(real)
+    await log.flush()
+    assert await log.insert_recovered([guessed]) == 0
+
+    found = await log.find(real.request_id)
+    assert found is not None
+    assert found.record == real
+    assert [(1, 5)] == [(row.requests, row.cost) for row in await log.report(UsageQuery(0, math.inf))]
+    assert log.duplicates == 0
+
+
+async def test_who_was_taken_for_dead_knows_better_than_the_roll_up(
+    log: UsageLog, clock: FakeClock, record: Record, attempt: Attempt
+) -> None:
+    """Also where what recovery wrote has been added up already: it is added up anew."""
+    real = record(cost=5, billed=5, attempts=(attempt(cost=5),))
+    guessed = record(request_id=real.request_id, cost=900, recovered=True, attempts=(attempt(cost=900),))
+    await log.insert_recovered([guessed])
+    clock.seconds += 2 * 86_400
+    await log.roll_up(clock.now())
+    query = UsageQuery(clock.now() // 86_400 * 86_400 - 4 * 86_400, clock.now() // 86_400 * 86_400)
+    assert [900] == [row.cost for row in await log.report(query)]
+
+    log.record(real)
+    await log.flush()
+    assert [5] == [row.cost for row in await log.report(query)]
+    await log.roll_up(clock.now())
+    assert [(1, 5)] == [(row.requests, row.cost) for row in await log.report(query)]
 
 
 async def test_a_request_that_waits_here_is_not_recovered(log: UsageLog, record: Record) -> None:
