@@ -13,11 +13,12 @@ from typing import Any, Final
 
 import orjson
 
-from shared.core.chat import Operation, Usage
+from shared.core.chat import Operation
 from shared.core.fields import Fields
 from shared.core.records import SUCCEEDED, AttemptRecord, RequestRecord
 from shared.gateway import Gateway
 from shared.ledger import IntentRow, IntentState
+from shared.usage.rows import usage_in
 
 LOST: Final = "process_lost"
 """The outcome of an attempt, and of a request, whose process died before it knew."""
@@ -76,7 +77,7 @@ def _record(request_id: str, found: list[tuple[IntentRow, Fields]]) -> RequestRe
 
 
 def _attempt(row: IntentRow, facts: Fields) -> AttemptRecord:
-    usage = _usage(facts.find_fields("usage"))
+    usage = usage_in(facts)
     ended_at = facts.find_number("ended_at")
     return AttemptRecord(
         number=row.attempt,
@@ -90,20 +91,6 @@ def _attempt(row: IntentRow, facts: Fields) -> AttemptRecord:
         usage=usage,
         cost=row.charged,
         exact=row.state is not IntentState.CHARGED and (usage is None or usage.exact),
-    )
-
-
-def _usage(row: Fields | None) -> Usage | None:
-    if row is None:
-        return None
-    return Usage(
-        input_tokens=row.whole("input_tokens"),
-        output_tokens=row.whole("output_tokens"),
-        cache_read=row.whole("cache_read"),
-        cache_creation=row.whole("cache_creation"),
-        reasoning=row.whole("reasoning"),
-        service_tier=row.find_text("service_tier"),
-        exact=row.flag("exact"),
     )
 
 

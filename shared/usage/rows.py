@@ -303,7 +303,7 @@ def _attempt(row: Fields) -> AttemptRecord:
         region=row.find_text("region"),
         status=row.find_whole("status"),
         first_content_ms=row.find_number("first_content_ms"),
-        usage=_usage(row),
+        usage=usage_in(row),
         cost=row.find_whole("cost"),
         exact=row.flag("exact"),
         response_model=row.find_text("response_model"),
@@ -322,7 +322,8 @@ def tags_in(found: object) -> Mapping[str, str]:
     return found
 
 
-def _usage(attempt: Fields) -> Usage | None:
+def usage_in(attempt: Fields) -> Usage | None:
+    """Return the usage that an attempt's fields tell; raise `ValueError` when they can't be one."""
     row = attempt.find_fields("usage")
     if row is None:
         return None
