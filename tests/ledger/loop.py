@@ -20,12 +20,14 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+MOST_STEPS = 1_000_000
+"""A seed takes some ten thousand."""
 EPOCH = 1_795_000_000.0
 """The wall clock when a simulation begins: in November 2026."""
 
 
 class DeadlockError(Exception):
-    """Nothing is ready and nothing is scheduled, but somebody still waits."""
+    """Nothing is ready and nothing is scheduled, but somebody still waits; or there is no end of what is ready."""
 
 
 class Gate:
@@ -70,6 +72,7 @@ class VirtualLoop(base_events.BaseEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self._virtual = 0.0
+        self._steps = 0
         self.errors: list[str] = []
         self._ready: deque[events.Handle]
         self._scheduled: list[asyncio.TimerHandle]
@@ -113,6 +116,10 @@ class VirtualLoop(base_events.BaseEventLoop):
             self._virtual = max(self._virtual, scheduled[0].when())
         while scheduled and scheduled[0].when() <= self._virtual:
             ready.append(heapq.heappop(scheduled))
+        self._steps += len(ready)
+        if self._steps > MOST_STEPS:
+            message = f"{MOST_STEPS} steps, and no end at {self._virtual:.3f} s: something goes round in circles"
+            raise DeadlockError(message)
         for _ in range(len(ready)):
             handle = ready.popleft()
             if handle.cancelled():
