@@ -29,6 +29,7 @@ from shared.core.health import BreakerState
 from shared.core.limits import Header
 from shared.core.records import SUCCEEDED, Caller
 from shared.core.registry import Deployment
+from shared.core.requirements import MESSAGE_BOUND, OVERHEAD_BOUND
 from shared.core.route import Candidate, Route
 from shared.execution import Execution, Open, Seen
 from shared.gateway import Gateway
@@ -36,7 +37,9 @@ from shared.health_book import HealthReport
 from shared.ports import Clock
 
 PROBER: Final = Caller(key_id="probe", project="switchyard", name="health probe")
+PROBE_TEXT: Final = "ping"
 PROBE_TOKENS: Final = 16
+PROBE_INPUT_BOUND: Final = OVERHEAD_BOUND + MESSAGE_BOUND + len(PROBE_TEXT)
 SILENT_AFTER: Final = 600.0
 """Seconds without a call after which a deployment's health is no longer known."""
 
@@ -209,13 +212,20 @@ def _due(report: HealthReport, now: float) -> bool:
 async def _probe_one(gateway: Gateway, deployment: Deployment, request_id: str) -> bool:
     embeds = Capability.CHAT not in gateway.catalog.current.models[deployment.model].capabilities
     if embeds:
-        payload: dict[str, object] = {"model": deployment.model, "input": "ping"}
-        requirements = Requirements(Operation.EMBEDDINGS, deployment.model, "embeddings", input_tokens=1)
+        payload: dict[str, object] = {"model": deployment.model, "input": PROBE_TEXT}
+        requirements = Requirements(
+            Operation.EMBEDDINGS, deployment.model, "embeddings", input_tokens=1, input_tokens_bound=PROBE_INPUT_BOUND
+        )
     else:
-        messages = [{"role": "user", "content": "ping"}]
+        messages = [{"role": "user", "content": PROBE_TEXT}]
         payload = {"model": deployment.model, "messages": messages, "max_tokens": PROBE_TOKENS}
         requirements = Requirements(
-            Operation.CHAT, deployment.model, "conversation", input_tokens=8, max_output_tokens=PROBE_TOKENS
+            Operation.CHAT,
+            deployment.model,
+            "conversation",
+            input_tokens=8,
+            input_tokens_bound=PROBE_INPUT_BOUND,
+            max_output_tokens=PROBE_TOKENS,
         )
     execution = Execution(gateway, PROBER, InferenceRequest(payload, requirements), request_id)
     candidate = Candidate(deployment.id, deployment.model, deployment.provider, ())

@@ -50,6 +50,7 @@ class Spending:
         self._moment = moment
         self._day = day
         self._exceeded: BudgetExceededError | None = None
+        self._short: dict[str, int] = {}  # by budget: the smallest amount it did not cover
 
     @property
     def exceeded(self) -> BudgetExceededError:
@@ -114,10 +115,21 @@ class Spending:
         amount = _worst(price, requirements, bound)
         floors = [budget.floor_tokens for budget in budgets if budget.hard and budget.at_end is AtEnd.CLAMP]
         floor = min(max(floors), bound) if floors and len(floors) == sum(budget.hard for budget in budgets) else bound
-        hold = await self._gateway.ledger.reserve(intent, accounts, amount, least=_worst(price, requirements, floor))
+        hold = await self._reserve(intent, accounts, amount, least=_worst(price, requirements, floor))
         if hold.amount < amount:
             bound = _affordable(price, requirements, hold.amount, low=floor, high=bound)
         return Held(hold, price, bound or None)
+
+    async def _reserve(self, intent: Intent, accounts: tuple[Account, ...], amount: int, *, least: int) -> Hold:
+        """Reserve, but do not wait again for what this request has waited for: it has candidates of the same price."""
+        for account in accounts:
+            if account.hard and least >= self._short.get(account.budget, least + 1):
+                raise self.exceeded
+        try:
+            return await self._gateway.ledger.reserve(intent, accounts, amount, least=least)
+        except BudgetExceededError as error:
+            self._short[error.budget] = min(least, self._short.get(error.budget, least))
+            raise
 
     # ---- afterwards --------------------------------------------------------------------------------------------------
 

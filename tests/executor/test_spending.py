@@ -10,22 +10,34 @@ from decimal import Decimal
 
 import pytest
 
+from shared.core.budgets import Account
 from shared.core.chat import Usage
 from shared.core.errors import BudgetExceededError, RateLimitError, StorageUnavailableError
 from shared.core.failures import Failed, FailureKind
 from shared.core.registry import Limits, Price, Rates, Registry
-from shared.executor import AnswerStream, complete, open_stream
-from shared.ledger import IntentState
+from shared.executor import PROBE_TOKENS, SILENT_AFTER, AnswerStream, complete, open_stream, probe
+from shared.ledger import Hold, Intent, IntentState, Ledger
 from shared.ledger import rows as ledger_rows
 from shared.ports import Tables
 from shared.projects import Project
 from tests.executor.conftest import CALLER, Bench
-from tests.fakes import Hang, answer, chunks, registry, request
+from tests.fakes import FakeClock, Hang, answer, chunks, registry, request
 
 Make = Callable[[Registry], Bench]
 
 USD = 10**9
 TOTAL = "total"
+
+
+class Counting(Ledger):
+    """A ledger that counts how often it is asked for money."""
+
+    reservations = 0
+
+    async def reserve(self, intent: Intent, accounts: tuple[Account, ...], amount: int, *, least: int | None = None) -> Hold:
+        """Count, and reserve."""
+        self.reservations += 1
+        return await super().reserve(intent, accounts, amount, least=least)
 
 
 async def budget(bench: Bench, limit: str, **fields: object) -> str:
@@ -242,6 +254,37 @@ async def test_an_overrun_is_charged_in_full_and_told(bench: Make, caplog: pytes
     assert await spent(it, name) == 10 * 1000 + 5000 * 2000
     assert "overrun" in caplog.text
     assert it.gateway.ledger.overruns == 1
+
+
+async def test_a_probe_costs_no_more_than_was_held_for_it(bench: Make) -> None:
+    """A health probe is held at an upper bound too, its prompt included: it must not be what passes a budget's limit."""
+    it = bench(registry("a/sol"))
+    await budget(it, "1")
+    await complete(it.gateway, CALLER, request(), request_id="req_1")
+    it.clock.seconds += SILENT_AFTER
+    it.provider.script("a/sol", answer(usage=Usage(input_tokens=8, output_tokens=PROBE_TOKENS)))
+
+    assert {"a/sol": True} == await probe(it.gateway, request_id=lambda: "req_probe")
+
+    assert 0 == it.gateway.ledger.overruns
+
+
+async def test_candidates_of_one_price_wait_for_money_once(bench: Make) -> None:
+    """While others hold the money a request waits for it, but not anew at each candidate that costs as much."""
+    it = bench(registry("a/sol", "b/sol", "c/sol"))
+    name = await budget(it, "0.001")
+    others = Ledger(it.gateway.tables, FakeClock(), "others")
+    account = Account(name, TOTAL, USD // 1000, hard=True)
+    held = await others.reserve(Intent("req_other", 1), (account,), USD // 1000)
+    asked = Counting(it.gateway.tables, FakeClock(), "counting")
+
+    with pytest.raises(BudgetExceededError) as refused:
+        await complete(replace(it.gateway, ledger=asked), CALLER, request(max_output_tokens=100), request_id="req_1")
+
+    assert (name, 1) == (refused.value.budget, asked.reservations)
+    others.void(held)
+    await asked.aclose()
+    await others.aclose()
 
 
 async def test_a_missing_usage_is_charged_the_bound(bench: Make) -> None:
