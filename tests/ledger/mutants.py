@@ -183,6 +183,7 @@ FAULTS = (
         """        if session.lost:
             return
         leases""",
+        start=22,
     ),
     Fault(
         "one of several accounts is ignored",
@@ -199,7 +200,7 @@ FAULTS = (
         "session",
         "return self.draining and not self.lost and not",
         "return self.draining and not",
-        start=62,
+        start=38,
     ),
     Fault(
         "a lease is opened before its marker has landed",
@@ -241,6 +242,7 @@ FAULTS = (
         "leases",
         "self.granted - promised - self.unsettled - keep",
         "self.granted - promised - keep",
+        start=33,
     ),
     Fault(
         "money freed and promised again counts twice",
@@ -285,6 +287,7 @@ FAULTS = (
         "recovery",
         "return replace(fence, etag=await self._table.insert(fence.entity(session)))",
         "return fence",
+        start=80,
     ),
     Fault(
         "recovery releases what is pending",
@@ -321,6 +324,7 @@ FAULTS = (
         """            if lease.closed or (stored is None and not total):
                 return
 """,
+        start=18,
     ),
     Fault(
         "recovery looks only at accounts that have rows",
@@ -349,6 +353,7 @@ FAULTS = (
         "corrections",
         "    if stored.state is rows.IntentState.CHARGED:\n        delta = late.intent.charged - stored.charged",
         "    if stored.state is not rows.IntentState.PENDING:\n        delta = late.intent.charged - stored.estimate",
+        start=24,
     ),
 )
 
