@@ -312,7 +312,7 @@ class Registry:
         """Return the models a name stands for, the first one first; raise `ModelNotFoundError` when it stands for none."""
         found = tuple(dict.fromkeys(self._expand(name, 0)))
         if not found:
-            message = f"The model `{name}` does not exist. GET /v1/models lists those that do."
+            message = f"The model `{name:.60}` does not exist. GET /v1/models lists those that do."
             raise ModelNotFoundError(message, param="model", code="model_not_found")
         return found
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -177,17 +178,17 @@ async def test_31_a_frozen_process_is_fenced_and_corrected(tmp_path: Path) -> No
 class Off(SystemClock):
     """A clock that is five minutes fast."""
 
-    def now(self) -> float:
-        """Return what it takes the time to be."""
-        return super().now() + 300
+    ahead = 300.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = lambda: time.time() + self.ahead
 
 
-class Behind(SystemClock):
+class Behind(Off):
     """A clock that is five minutes slow."""
 
-    def now(self) -> float:
-        """Return what it takes the time to be."""
-        return super().now() - 300
+    ahead = -300.0
 
 
 @asynccontextmanager
@@ -196,6 +197,7 @@ async def also(edge: Edge, clock: type[SystemClock], monkeypatch: pytest.MonkeyP
     with monkeypatch.context() as patch:
         patch.setattr(bootstrap, "SystemClock", clock)
         opened = await open_gateway(replace(edge.gateway.settings, storage=edge.gateway.settings.storage), environment={})
+    assert abs(opened.clock.now() - time.time()) > 299
     yield opened
     await opened.aclose()
 
