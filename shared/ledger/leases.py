@@ -70,6 +70,7 @@ class Lease:
         self._policy = policy
         self._stored = 0  # what the lease's row says was granted: `granted`, but while some is being given back
         self._rate = 0.0
+        self._usual = 0  # what calls lately took, the larger ones rather
         self._rate_at = clock.monotonic()
         self._token = ""
         self._tokens = itertools.count(1)
@@ -82,10 +83,19 @@ class Lease:
         """What may be promised now."""
         return self.granted - self.used - self.held
 
+    def is_off(self, keep: int) -> bool:
+        """Say whether what is granted is not what is used, promised and to be kept; for a soft account, used and promised."""
+        return self._surplus(keep, self._spare(self.seen.left if self.seen else 0)) != 0
+
     @property
-    def has_surplus(self) -> bool:
-        """Say whether more is granted than is used or promised; for a soft account, whether the head shows another sum."""
-        return self._surplus(0) != 0
+    def standby(self) -> int:
+        """What to keep while nobody calls, so that the next call finds its money here: little of what is left, for a while."""
+        idle = self._clock.monotonic() - self.taken_at >= self._policy.idle
+        return 0 if idle or self.seen is None or self._usual > self._spare(self.seen.left) else self._usual
+
+    def _spare(self, left: int) -> int:
+        """Return how much of what is left nobody will miss if a lease keeps it unused."""
+        return int(left * self._policy.standby / (self.open_leases + 1))
 
     def out_of_money(self, need: int) -> bool:
         """Say whether so much can't become free any more: the account is spent, not just held by calls in flight."""
@@ -103,6 +113,7 @@ class Lease:
         """Promise an amount to a call."""
         now = self._clock.monotonic()
         self.held += amount
+        self._usual = max(amount, self._usual - self._usual // 8)
         self._rate = self._rate * math.exp((self._rate_at - now) / self._policy.horizon) + amount / self._policy.horizon
         self._rate_at = self.taken_at = now
 
@@ -151,19 +162,25 @@ class Lease:
         return plenty and self.available < soon * self._policy.prefetch
 
     async def fold(self, *, keep: int) -> None:
-        """Have the head count as spent what is used, and give back what is not needed but for ``keep``.
+        """Have the head count as spent what is used, and give back what is not needed but for ``keep``, or ask for that.
 
         A soft account is granted just what is used and held: nothing is kept from anybody.
         """
-        async with self._moving:
-            await self._move(lambda _: self._surplus(keep), fold=True)
 
-    def _surplus(self, keep: int) -> int:
+        def decide(head: rows.Head) -> int:
+            return self._surplus(keep, self._spare(self.account.limit - head.spent - head.reserved))
+
+        async with self._moving:
+            await self._move(decide, fold=True)
+
+    def _surplus(self, keep: int, spare: int) -> int:
         promised = self.used + self.held
         if not self.account.hard:
             return promised + self.unsettled - self.granted
         if self.granted < promised:  # an overrun: it is spent, whatever the limit says
             return promised - self.granted
+        if 0 < keep - self.available <= spare:
+            return keep - self.available
         # What was freed and promised again is in both `held` and `unsettled`: that is no reason to ask for more.
         return -max(0, self.granted - promised - self.unsettled - keep)
 

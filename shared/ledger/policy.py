@@ -13,6 +13,7 @@ class LedgerPolicy:
     ``gather`` is how long settlements wait for company before they are written; ``wait`` how long a reservation waits for
     money or the store; ``ttl`` how long a session's fence may stay unchanged before recovery takes the session over. A lease
     takes what it will need within ``horizon``, at most ``share`` of what is left, and asks again below ``prefetch`` of that.
+    For ``idle`` seconds after its last call it keeps what one call needs, if that is at most ``standby`` of what is left.
     """
 
     gather: float = 0.1
@@ -26,6 +27,7 @@ class LedgerPolicy:
     horizon: float = 2.0
     share: float = 0.25
     prefetch: float = 0.3
+    standby: float = 0.02
     first_backoff: float = 0.02
     max_backoff: float = 1.0
     skew: float = 300.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -49,6 +49,8 @@ class Session:
         self._waiting: list[_Waiter] = []
         self._round = 0
         self._pump: asyncio.Task[None] | None = None
+        self._asking: dict[Lease, asyncio.Task[None]] = {}
+        self._failures: dict[rows.AccountKey, int] = {}
         self._prefetching: dict[rows.AccountKey, asyncio.Task[None]] = {}
 
     @property
@@ -73,6 +75,10 @@ class Session:
             lease.account = account  # the limit was changed, or the budget turned from soft to hard
         return lease
 
+    def holder(self, account: Account) -> Lease:
+        """Return the lease an amount was held on. What is known of the account by now stays: a hold is older than that."""
+        return self.leases.get(rows.AccountKey(account.budget, account.period)) or self.lease(account)
+
     async def take(self, accounts: Sequence[Account], amount: int, *, least: int, deadline: float) -> int:
         """Promise ``amount`` (or what there is, but at least ``least``) on every account at once; return how much.
 
@@ -81,7 +87,7 @@ class Session:
         """
         leases = tuple([self.lease(account) for account in accounts])
         waiter = _Waiter(leases, amount, least, deadline, self._round)
-        if not self._waiting and self._served(waiter):
+        if not self._contended(leases) and self._served(waiter):
             return waiter.outcome()
         self._waiting.append(waiter)
         waiter.done = asyncio.get_running_loop().create_future()
@@ -102,6 +108,10 @@ class Session:
                 raise StorageUnavailableError(message, retry_after=1.0) from error
             raise
         return waiter.outcome()
+
+    def _contended(self, leases: Sequence[Lease]) -> bool:
+        """Say whether somebody waits for the same money: who comes later waits behind. Other budgets' calls don't."""
+        return bool(self._waiting) and any(not waiter.leases_apart(leases) for waiter in self._waiting)
 
     def serve(self) -> None:
         """Give those who wait longest what there is for them: to be called when a settlement has freed something."""
@@ -124,10 +134,11 @@ class Session:
         """Serve one who waits, if it can be told what to."""
         if self.lost:
             return waiter.refuse(SessionLostError())
-        affordable = min([lease.available for lease in waiter.leases if lease.account.hard])
+        # None is hard any more when the budget was turned soft meanwhile.
+        affordable = min([lease.available for lease in waiter.leases if lease.account.hard], default=waiter.amount)
         if affordable >= waiter.amount:
             return waiter.take(waiter.amount)
-        if waiter.round < self._round and affordable >= waiter.least:
+        if waiter.round < self._round and affordable >= waiter.least and waiter.leases_apart(self._asking):
             return waiter.take(affordable)
         now = self._clock.monotonic()
         for lease in waiter.leases:
@@ -142,22 +153,22 @@ class Session:
         return False
 
     async def _ask(self) -> None:
-        """Ask the heads for what is missing, as long as somebody waits."""
-        failures = 0
+        """Ask the heads for what is missing, as long as somebody waits. A head that does not answer holds up no other."""
+        loop = asyncio.get_running_loop()
         while self._waiting:
             self._round += 1
-            needs = self._needs()
-            try:
-                await asyncio.gather(*(self._more(lease, amount, least) for lease, (amount, least) in needs.items()))
-            except SessionLostError:
-                self.lose()
-            except StorageUnavailableError:
-                failures += 1
-                await self._clock.sleep(self._policy.backoff(failures, self._clock.draw()))
-                continue
-            failures = 0
+            for lease, (amount, least) in self._needs().items():
+                if lease not in self._asking:
+                    task = loop.create_task(self._more(lease, amount, least), name="switchyard-ledger-more")
+                    self._asking[lease] = task
+            if self._asking:
+                await asyncio.wait(self._asking.values(), timeout=SPREAD)
+            late = {lease: task for lease, task in self._asking.items() if not task.done()}
+            self._asking, done = late, [task for task in self._asking.values() if task.done()]
+            for task in done:
+                task.result()
             self._round += 1
-            if not self._serve_all():
+            if not self._serve_all() and not late:
                 await self._clock.sleep(SPREAD * (1 + self._clock.draw()))
                 self._serve_all()
             await asyncio.sleep(0)
@@ -177,9 +188,17 @@ class Session:
         return needs
 
     async def _more(self, lease: Lease, amount: int, least: int) -> None:
-        if not lease.marked and not await self.journal.written(rows.marker_row(lease.key)):
-            raise SessionLostError
-        await lease.more(amount, least=least)
+        try:
+            if not lease.marked and not await self.journal.written(rows.marker_row(lease.key)):
+                raise SessionLostError
+            await lease.more(amount, least=least)
+        except SessionLostError:
+            self.lose()
+        except StorageUnavailableError:
+            failures = self._failures[lease.key] = self._failures.get(lease.key, 0) + 1
+            await self._clock.sleep(self._policy.backoff(failures, self._clock.draw()))
+        else:
+            self._failures.pop(lease.key, None)
 
     def prefetch(self, leases: Sequence[Lease]) -> None:
         """Start asking for more where what is left won't last, so that the next call need not wait for it."""
@@ -230,8 +249,8 @@ class Session:
         for lease in list(self.leases.values()):
             unused = self.draining or now - lease.taken_at >= self._policy.tick
             due = now - lease.folded_at >= self._policy.fold_every and lease.used != lease.folded
-            if (due or (unused and lease.has_surplus)) and lease.marked and not self.lost:
-                keep = 0 if unused else lease.available
+            keep = 0 if self.draining else lease.standby if unused else lease.available
+            if (due or (unused and lease.is_off(keep))) and lease.marked and not self.lost:
                 with contextlib.suppress(StorageUnavailableError):
                     await self._fold(lease, keep=keep)
         if now - self.journal.last_commit >= self._policy.ttl / 3 and not self.lost:
@@ -253,7 +272,7 @@ class Session:
             await forget(self._table, self.name, self._clock.now())
 
     def _tasks(self) -> list[asyncio.Task[None]]:
-        return [*self._prefetching.values(), *([] if self._pump is None else [self._pump])]
+        return [*self._prefetching.values(), *self._asking.values(), *([] if self._pump is None else [self._pump])]
 
     async def stop(self) -> None:
         """Stop at once; what is unfinished is left to recovery."""
@@ -277,6 +296,10 @@ class _Waiter:
     taken: int | None = None
     refusal: Exception | None = None
     short: Lease | None = None  # where a look at the head, since it was asked, has found too little
+
+    def leases_apart(self, others: Collection[Lease]) -> bool:
+        """Say whether none of its leases is among others."""
+        return not any([lease in others for lease in self.leases])  # noqa: C419  (a list is faster for one or two)
 
     def take(self, amount: int) -> bool:
         """Take the money."""

@@ -42,6 +42,7 @@ class Case:
 
 ALL = ("hard", "soft", "naive")
 CASES = (
+    Case("5 workers, 2/s", ALL, 5, 1, 2.5, 0.5),
     Case("50 workers, 22/s", ALL, 5, 10, 50 / 22, 0.5),
     Case("50 workers, 220/s", ALL, 5, 10, 50 / 220, 0.1),
     Case("50 workers, as fast as they can", ("hard", "naive"), 5, 10, 0.0, 0.0),

@@ -231,3 +231,30 @@ async def test_a_damaged_row_is_never_guessed_at(tables: Tables) -> None:
     with pytest.raises(Exception, match=r"damaged|reached in time"):
         await one.reserve(Intent("req_1", 1), HARD, 1)
     await one.aclose()
+
+
+async def _balance(one: Ledger, expected: tuple[int, int]) -> tuple[int, int]:
+    """Return what is spent and held once it is what is expected, or after a while."""
+    found = (-1, -1)
+    for _ in range(100):
+        balance = await one.balance("b", "2026-11", LIMIT)
+        found = (balance.spent, balance.held)
+        if found == expected:
+            break
+        await asyncio.sleep(0.01)
+    return found
+
+
+@pytest.mark.parametrize(("amount", "kept"), [(LIMIT // 200, LIMIT // 200), (LIMIT // 50, 0)])
+async def test_money_for_the_next_call_is_kept_for_a_while_if_nobody_misses_it(tables: Tables, amount: int, kept: int) -> None:
+    """A call now and then finds its money here; much of what is left is given back at once, and all of it in the end."""
+    clock = Clocks()
+    one = ledger(tables, clock)
+    hold = await one.reserve(Intent("req_1", 1), HARD, amount)
+    one.settle(hold, amount // 5)
+    clock.seconds += POLICY.fold_every
+    assert (amount // 5, kept) == await _balance(one, (amount // 5, kept))
+
+    clock.seconds += POLICY.idle
+    assert (amount // 5, 0) == await _balance(one, (amount // 5, 0))
+    await one.aclose()
