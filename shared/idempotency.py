@@ -18,6 +18,7 @@ from typing import Final
 from shared.core.errors import ConflictError, InvalidRequestError, StorageUnavailableError
 from shared.core.fields import Fields
 from shared.ports import (
+    MAX_TRANSACTION,
     Action,
     Clock,
     Entity,
@@ -36,6 +37,10 @@ KEPT_SECONDS: Final = 24 * 3600.0
 ABANDONED_SECONDS: Final = 600.0
 """After which a call whose answer has not come is taken for dead, with its process."""
 ASK_AGAIN_SECONDS: Final = 1.0
+PRUNE_SECONDS: Final = 300.0
+PRUNED_AT_ONCE: Final = 8
+"""Partitions that one run of `Idempotency.prune` looks through; the clock says which. Run every `PRUNE_SECONDS`, it comes round
+in under three hours. All 256 every time would be most of what an idle gateway asks of its store, and read every answer kept."""
 MAX_ANSWER: Final = 3_000_000
 """Bytes of the largest answer that is kept: what fits into one transaction."""
 
@@ -180,26 +185,32 @@ class Idempotency:
             return
 
     async def prune(self) -> int:
-        """Delete what is kept no longer; return how many rows. For a timer."""
-        expired, deleted = self._clock.now() - KEPT_SECONDS, 0
-        for partition in _PARTITIONS:
+        """Delete what is kept no longer in some of the partitions; return how many rows. For a timer: see `PRUNED_AT_ONCE`."""
+        now, deleted = self._clock.now(), 0
+        first = int(now / PRUNE_SECONDS) * PRUNED_AT_ONCE
+        for number in range(first, first + PRUNED_AT_ONCE):
+            partition = _PARTITIONS[number % len(_PARTITIONS)]
             gone = False
             doomed: list[str] = []
             async for entity in self._table.query(partition):
                 if "~" not in entity.row:
-                    gone = Fields(entity.properties).number("at") < expired
+                    gone = Fields(entity.properties).number("at") < now - KEPT_SECONDS
                 if gone:
                     doomed.append(entity.row)
-            for row in doomed:
-                await self._forget(partition, row)
+            for at in range(0, len(doomed), MAX_TRANSACTION):
+                await self._forget(partition, doomed[at : at + MAX_TRANSACTION])
             deleted += len(doomed)
         return deleted
 
-    async def _forget(self, partition: str, row: str) -> None:
+    async def _forget(self, partition: str, doomed: Sequence[str]) -> None:
+        """Delete rows, some of which somebody else may be deleting as well."""
+        ops = [Op(Action.DELETE, Entity(partition, row, etag="*")) for row in doomed]
         try:
-            await self._table.delete(partition, row)
+            await self._table.transact(ops)
         except EntityNotFoundError:
-            return
+            for row in doomed:
+                with contextlib.suppress(EntityNotFoundError):
+                    await self._table.delete(partition, row)
 
 
 def _parts(begun: Begun, body: bytes) -> Sequence[Entity]:

@@ -1,0 +1,65 @@
+"""Answers kept under an Idempotency-Key: how they are forgotten."""
+
+from __future__ import annotations
+
+from shared.idempotency import KEPT_SECONDS, PRUNE_SECONDS, Begun, Idempotency, KeptAnswer
+from shared.ports import Action, Entity, Op, Tables
+from tests.fakes import FakeClock
+
+ROUND = 32
+"""Runs of the timer until every partition had its turn."""
+
+
+async def keep(store: Idempotency, number: int, *, size: int = 10) -> None:
+    """Keep an answer."""
+    begun = await store.begin("caller", f"key-{number}", b"request")
+    assert isinstance(begun, Begun)
+    await store.keep(begun, KeptAnswer(200, (), b"x" * size))
+
+
+async def rounds(store: Idempotency, clock: FakeClock) -> list[int]:
+    """Run the timer until every partition had its turn; return how many rows each run deleted."""
+    deleted = []
+    for _ in range(ROUND):
+        deleted.append(await store.prune())
+        clock.seconds += PRUNE_SECONDS
+    return deleted
+
+
+async def test_what_is_old_is_forgotten_in_turns(tables: Tables, clock: FakeClock) -> None:
+    """A few partitions a run; a round takes all that is old, of every size, and nothing that is not."""
+    store = Idempotency(tables, clock)
+    for number in range(100):
+        await keep(store, number, size=2_000_000 if number == 7 else 10)
+    assert 0 == sum(await rounds(store, clock))
+    clock.seconds += KEPT_SECONDS
+    for number in range(100, 110):
+        await keep(store, number)
+
+    deleted = await rounds(store, clock)
+    assert 200 + 2 == sum(deleted)
+    assert max(deleted) < 50
+    assert 0 == sum(await rounds(store, clock))
+    for number in range(100, 110):
+        assert isinstance(await store.begin("caller", f"key-{number}", b"request"), KeptAnswer)
+    assert isinstance(await store.begin("caller", "key-7", b"request"), Begun)
+
+
+async def test_others_forget_too(tables: Tables, clock: FakeClock) -> None:
+    """Rows that another instance has just deleted are no reason to leave the others; hundreds in a partition are no trouble."""
+    store = Idempotency(tables, clock)
+    table = tables.table("idempotency")
+    old = [Entity("a7", f"{number:03}", {"at": clock.now()}) for number in range(250)]
+    for at in range(0, 250, 50):
+        await table.transact([Op(Action.INSERT, entity) for entity in old[at : at + 50]])
+    clock.seconds += KEPT_SECONDS + 1
+
+    class Meddled(Idempotency):
+        async def _forget(self, partition: str, doomed: object) -> None:
+            await table.delete("a7", "003") if await table.get("a7", "003") else None
+            await super()._forget(partition, doomed)  # type: ignore[arg-type]
+
+    meddled = Meddled(tables, clock)
+    assert 250 == sum(await rounds(meddled, clock))
+    assert [] == [entity async for entity in table.query("a7")]
+    assert 0 == sum(await rounds(store, clock))
