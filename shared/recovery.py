@@ -2,6 +2,9 @@
 
 To be run by a timer on any instance, also on several at once: the ledger charges each attempt once, the usage log keeps the
 first record of a request, and a session is forgotten only when both have happened.
+
+A process may die after it wrote a request's usage and before it wrote the settlement. What it wrote is then what it charged:
+the bound that recovery charged is corrected to it, so that usage and ledger are one sum.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
@@ -17,7 +21,10 @@ from shared.core.chat import Operation
 from shared.core.fields import Fields
 from shared.core.records import SUCCEEDED, AttemptRecord, RequestRecord
 from shared.gateway import Gateway
-from shared.ledger import IntentRow, IntentState
+from shared.ledger import IntentRow, IntentState, RecoveredSession
+from shared.ledger.corrections import LateSettlement, correct
+from shared.ledger.rows import TABLE
+from shared.usage import DamagedUsageError
 from shared.usage.rows import usage_in
 
 LOST: Final = "process_lost"
@@ -33,8 +40,30 @@ async def recover(gateway: Gateway) -> int:
         written = await gateway.usage.insert_recovered(records_of(session.attempts))
         if written:
             _log.warning("Wrote the usage of %d requests that a process which died had not written", written)
+        await _correct(gateway, session)
         await gateway.ledger.finish(session)
     return len(found)
+
+
+async def _correct(gateway: Gateway, session: RecoveredSession) -> None:
+    """Correct what recovery charged at its bound to what the usage says, where the process wrote that before it died."""
+    for attempt in session.attempts:
+        known = await _known(gateway, attempt) if attempt.state is IntentState.CHARGED else None
+        if known is not None and known != attempt.charged:
+            late = LateSettlement(session.session, replace(attempt, charged=known), ())
+            await correct(gateway.tables.table(TABLE), late)
+
+
+async def _known(gateway: Gateway, attempt: IntentRow) -> int | None:
+    """Return what the process that made an attempt charged for it, None when it did not say."""
+    try:
+        stored = await gateway.usage.find(attempt.request_id)
+    except DamagedUsageError:
+        return None
+    if stored is None or stored.record.recovered:
+        return None
+    # A record is written when all attempts have ended: one that is not in it was given up before it was sent.
+    return sum(one.cost or 0 for one in stored.attempts if one.number == attempt.attempt)
 
 
 def records_of(attempts: Iterable[IntentRow]) -> list[RequestRecord]:

@@ -60,6 +60,10 @@ _MAX_OPENED: Final = 1_000
 _log = logging.getLogger(__name__)
 
 
+class DamagedUsageError(StorageUnavailableError):
+    """A row of a request that says nothing that could be one."""
+
+
 @dataclass(slots=True)
 class _Batch:
     """Rows of one partition that go together, and whose they are."""
@@ -319,7 +323,7 @@ class UsageLog:
     # ---- reading -----------------------------------------------------------------------------------------------------
 
     async def find(self, request_id: str) -> StoredRequest | None:
-        """Return what is known of a request, written or still waiting, or None."""
+        """Return what is known of a request, written or still waiting, or None; raise `DamagedUsageError`."""
         waiting = self._pending.get(request_id)
         if waiting is not None:
             return replace(rows.stored_request(rows.document_in(waiting[0])), pending=True)
@@ -331,7 +335,7 @@ class UsageLog:
             return rows.stored_request(rows.document(row))
         except ValueError as error:
             message = f"The usage row of {request_id:.60} is damaged: {error}."
-            raise StorageUnavailableError(message) from error
+            raise DamagedUsageError(message) from error
 
     async def rows(self, start: float, end: float) -> AsyncGenerator[StoredAttempt, None]:
         """Yield the attempts of requests that began from ``start`` up to but without ``end``, a day after the other.

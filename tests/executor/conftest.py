@@ -63,7 +63,8 @@ async def bench() -> AsyncIterator[Callable[[Registry], Bench]]:
             written.append(record)
             usage.record(record)
 
-        log = cast("UsageLog", SimpleNamespace(record=write, aclose=usage.aclose, insert_recovered=usage.insert_recovered))
+        kept = {"aclose": usage.aclose, "flush": usage.flush, "find": usage.find, "insert_recovered": usage.insert_recovered}
+        log = cast("UsageLog", SimpleNamespace(record=write, **kept))
         health, budgets = HealthBook(), Budgets(tables, clock)
         ledger = Ledger(tables, theirs, "test", usage_until=usage.written_until)
         gateway = Gateway(

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, cast
 
+import pytest
+
+from shared.core.chat import Usage
 from shared.core.failover import Attempt
+from shared.core.records import SUCCEEDED
 from shared.core.registry import Registry
 from shared.execution import Execution, Sent
+from shared.ledger import Hold, Ledger
 from shared.recovery import LOST, records_of, recover
 from tests.executor.conftest import CALLER, Bench
 from tests.executor.test_spending import TOTAL, USD, budget, spent
@@ -19,10 +25,15 @@ REQUEST = "req_01KAQ0000000000000000000A1"
 
 
 async def die_in_mid_call(it: Bench) -> None:
-    """Hold an attempt's money as if it were being sent, and stop the process's ledger for good."""
+    """Hold an attempt's money as if it were being sent, and die."""
     execution = Execution(it.gateway, CALLER, request(max_output_tokens=100), REQUEST)
     route = await execution.plan()
     assert isinstance(await execution._admitted(Attempt(route.candidates[0], 1, 60.0)), Sent)
+    await die(it)
+
+
+async def die(it: Bench) -> None:
+    """Stop the process's ledger for good."""
     ledger = it.gateway.ledger
     for session in ledger._sessions():
         await session.stop()
@@ -68,3 +79,38 @@ async def test_the_record_says_what_is_known(bench: Make) -> None:
     )
     (attempt,) = record.attempts
     assert ("a/sol", LOST, 240_000, False) == (attempt.deployment, attempt.outcome, attempt.cost, attempt.exact)
+
+
+class Speechless(Ledger):
+    """The ledger of a process that dies before it has written how its calls ended."""
+
+    def settle(self, hold: Hold, charged: int, *, facts: Mapping[str, Any] | None = None) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize("sent", [True, False])
+async def test_what_the_dead_wrote_as_usage_is_what_is_charged(bench: Make, *, sent: bool) -> None:
+    """Killed between the two writes, usage and settlement: the ledger follows the usage, once, and they are one sum."""
+    dead, alive = bench(registry("a/sol")), bench(registry("a/sol"))
+    name = await budget(dead, "1")
+    execution = Execution(dead.gateway, CALLER, request(max_output_tokens=100), REQUEST)
+    route = await execution.plan()
+    attempt = await execution._admitted(Attempt(route.candidates[0], 1, 60.0))
+    assert isinstance(attempt, Sent)
+    if sent:  # else its caller left just before
+        execution.spending._gateway = replace(dead.gateway, ledger=Speechless(dead.gateway.tables, FakeClock(), "speechless"))
+        execution._write(attempt, SUCCEEDED, Usage(10, 5))
+    execution.close(SUCCEEDED if sent else "cancelled")
+    await dead.gateway.usage.flush()
+    await die(dead)
+
+    await recover(alive.gateway)
+    cast("FakeClock", alive.gateway.ledger._clock).seconds += 400
+    assert 1 == await recover(alive.gateway)
+    assert 0 == await recover(alive.gateway)
+
+    stored = await alive.gateway.usage.find(REQUEST)
+    assert stored is not None
+    assert not stored.record.recovered
+    assert (20_000 if sent else 0) == stored.record.cost == await spent(alive, name)
+    assert 0 == (await alive.gateway.ledger.balance(name, TOTAL, USD)).held
