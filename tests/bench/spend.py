@@ -57,7 +57,7 @@ LAST: Final = (256, 64, 16, 4, 1)
 LONGEST: Final = 2_000
 EVERY: Final = 10
 """The dry pass asks one question of so many, but at least `LEAST`."""
-LEAST: Final = 40
+LEAST: Final = 60
 REFUSING: Final = 0.42
 """From this share of the questions on, what fails does so by refusing the whole account."""
 KILLS: Final = (0.06, 0.14, 0.22, 0.3, 0.38, 0.7)
@@ -149,7 +149,7 @@ class Run:
             await self._main(asked)
             await self._quiet("what the dead held is recovered")
             await self._tail(asked)
-            await self._quiet("nothing is held any more")
+            await self._quiet("nothing is held any more, no session is open", closed=True)
             usage, shown, soft = await self._settled()
         for instance in self._instances:
             instance.admin.close()
@@ -195,14 +195,14 @@ class Run:
 
         await asyncio.gather(*(caller() for _ in range(at_once)))
 
-    async def _quiet(self, what: str) -> Sample:
-        """Wait until nothing is held; return what the head says then."""
+    async def _quiet(self, what: str, *, closed: bool = False) -> Sample:
+        """Wait until nothing is held, and all sessions are ``closed``; return what the head says then."""
         began = time.monotonic()
         look = await self._watcher.look()
         while True:
             await asyncio.sleep(1.0)
             before, look = look, await self._watcher.look()
-            if before.held == look.held == 0:
+            if before.held == look.held == 0 and not (closed and await self._watcher.sessions()):
                 print(f"{what}: after {look.at - began:.1f} s", flush=True)
                 return look
             if look.at - began > QUIET_SECONDS:
@@ -273,7 +273,7 @@ async def spend(world: World) -> Verdict:
     options = world.options
     world.simulator.tell(MANNERS)
     asked = questions(options.prompts, options.count, max_tokens=LIMITS, longest=LONGEST)
-    sample = asked[:: max(1, min(EVERY, len(asked) // LEAST))]
+    sample = random.Random(3).sample(asked, min(len(asked), max(LEAST, len(asked) // EVERY)))
     world.fail(refused=False)
     cost = await dry_pass(world, sample)
     limit = cost * len(asked) // (2 * len(sample))

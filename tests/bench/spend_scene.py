@@ -251,6 +251,10 @@ class Watcher:
             looks += 1
             await asyncio.sleep(LOOK_SECONDS)
 
+    async def sessions(self) -> int:
+        """Count the sessions that are not closed: alive, or not yet recovered."""
+        return len([entity async for entity in self._table.query(rows.SESSIONS)])
+
     async def look(self) -> Sample:
         """Look at the row."""
         found = await self._table.get(rows.account_partition(self._key), rows.HEAD)
