@@ -33,6 +33,9 @@ from shared.ports import Clock, Tables
 MAX_SESSIONS_LOST: Final = 5
 """How often a reservation begins anew because its session was lost under way."""
 CLOSING_SECONDS: Final = 5.0
+MAX_AMOUNT: Final = 10**15
+"""Nano-USD: a million dollars, the most one attempt counts for where nothing is refused. Rows can't hold just any number, and
+what one caller asks for (``max_tokens`` has no end) must not keep the rows of others from being written."""
 MAX_SEEN: Final = 10_000
 """Accounts whose balance is remembered after their lease has ended."""
 
@@ -255,6 +258,7 @@ class Ledger:
         return written if oldest is None else min(oldest, written)
 
     def _hold_softly(self, intent: Intent, accounts: tuple[Account, ...], amount: int) -> Hold:
+        amount = min(amount, MAX_AMOUNT)
         session = self._current()
         for account in accounts:
             session.lease(account).take(amount)
@@ -289,6 +293,9 @@ class Ledger:
             raise
         if not landed:
             self._drop(hold)
+            # It may have landed unheard before the session was lost: then recovery charges it, and this takes that back.
+            void = replace(row, state=rows.IntentState.VOID, at=self._clock.now())
+            self._late.append(LateSettlement(session.name, void, accounts))
             raise SessionLostError
         return hold
 
@@ -297,7 +304,7 @@ class Ledger:
         hold.ended = True
         hold.session.holds -= 1
         for account in hold.accounts:
-            lease = hold.session.lease(account) if not hold.session.lost else None
+            lease = hold.session.holder(account) if not hold.session.lost else None
             if lease is not None:
                 lease.give(hold.amount, 0)
                 lease.landed(hold.amount, 0)
@@ -306,6 +313,7 @@ class Ledger:
         if hold.ended:
             return
         hold.ended = True
+        charged = min(charged, max(MAX_AMOUNT, hold.amount))
         session = hold.session
         session.holds -= 1
         if charged > hold.amount and hold.hard:
@@ -317,7 +325,7 @@ class Ledger:
         if session.lost:
             self._late.append(late)
             return
-        leases = [session.lease(account) for account in hold.accounts]
+        leases = [session.holder(account) for account in hold.accounts]
         for lease in leases:
             lease.give(hold.amount, charged)
         session.serve()
@@ -347,7 +355,7 @@ class Ledger:
 
     async def _try_closing(self, session: Session) -> None:
         if session.lost:
-            if not session.holds and not session.busy:
+            if not session.holds and not session.busy and session.journal.quiet:
                 self._draining.remove(session)
             return
         if not session.holds and not session.busy:
@@ -365,9 +373,11 @@ class Ledger:
     async def _correct(self) -> None:
         """Correct what came too late, once its session has been recovered."""
         async with self._correcting:  # what is written anew would else be written twice
+            settled: set[str] = set()
             for late in list(self._late):
-                if await self._recovery.recover(late.session) is None:
+                if late.session not in settled and await self._recovery.recover(late.session) is None:
                     continue
+                settled.add(late.session)
                 if not await correct(self._table, late):
                     self._write_anew(late)
                 self._late.remove(late)
@@ -378,7 +388,7 @@ class Ledger:
             return
         session = self._current()
         for account in late.accounts:
-            session.lease(account).used += late.intent.charged
+            session.holder(account).used += late.intent.charged
         session.journal.put(
             late.intent.row,
             late.intent.properties(),

@@ -11,6 +11,7 @@ corrects. So no clock's error can cost money.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -24,6 +25,8 @@ from shared.ports import MAX_TRANSACTION, Action, Clock, Entity, EntityExistsErr
 USAGE_MARGIN: Final = 10.0
 """Seconds before the fence's mark from which usage is looked at again: the mark is set between two steps of a request."""
 TOMBSTONE: Final = "tombstone"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +62,13 @@ class Recovery:
         self._seen = {name: seen for name, seen in self._seen.items() if name in listed}
         found = []
         for session in listed:
-            if session not in own and await self._dead(session):
-                recovered = await self.recover(session)
-                if recovered is not None:
-                    found.append(recovered)
+            try:
+                recovered = await self.recover(session) if session not in own and await self._dead(session) else None
+            except rows.DamagedRowError as error:  # the others' money must not wait until somebody has repaired it
+                _log.error("The session %s can't be recovered: %s", session, error.message)
+                continue
+            if recovered is not None:
+                found.append(recovered)
         return found
 
     async def _dead(self, session: str) -> bool:

@@ -36,6 +36,10 @@ _BETWEEN_ACCOUNTS: Final = " "
 _IN_ACCOUNT: Final = "|"
 
 
+class DamagedRowError(StorageUnavailableError):
+    """A row that was not written by Switchyard: whoever needs it can't go on, and about money nothing is guessed."""
+
+
 class SessionState(StrEnum):
     """A session's state, in its fence."""
 
@@ -275,4 +279,4 @@ class _Damage:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, ValueError):
             message = f"The ledger's row {self._entity.row} in {self._entity.partition} is damaged: {error}."
-            raise StorageUnavailableError(message) from error
+            raise DamagedRowError(message) from error

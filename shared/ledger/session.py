@@ -189,9 +189,10 @@ class Session:
 
     async def _more(self, lease: Lease, amount: int, least: int) -> None:
         try:
-            if not lease.marked and not await self.journal.written(rows.marker_row(lease.key)):
-                raise SessionLostError
-            await lease.more(amount, least=least)
+            if lease.marked or await self.journal.written(rows.marker_row(lease.key)):
+                await lease.more(amount, least=least)
+            else:
+                self.lose()
         except SessionLostError:
             self.lose()
         except StorageUnavailableError:
