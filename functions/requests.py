@@ -52,6 +52,7 @@ def render(stored: StoredRequest) -> dict[str, Any]:
         "cost_nano_usd": record.cost,
         "exact": record.exact,
         "simulated": record.simulated,
+        "recovered": record.recovered,
         "pending": stored.pending,
         "attempts": [_attempt(attempt) for attempt in record.attempts],
         "trace": dict(record.trace),

@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -151,11 +151,12 @@ class Run:
             await self._tail(asked)
             await self._quiet("nothing is held any more, no session is open", closed=True)
             usage, shown, soft = await self._settled()
+            told = [await self._told_of(one["request_id"]) async for one in requests_in(self._tables) if one["recovered"]]
         for instance in self._instances:
             instance.admin.close()
             instance.target.close()
             await asyncio.to_thread(instance.stop)
-        return await self._evidence(usage, shown, soft)
+        return replace(await self._evidence(usage, shown, soft), recovered_shown=sum(told))
 
     async def _main(self, asked: Sequence[Question]) -> None:
         began = time.monotonic()
@@ -221,6 +222,10 @@ class Run:
             ]:
                 return found[0]["total"], found[1], found[2]
             await asyncio.sleep(2.0)
+
+    async def _told_of(self, request_id: str) -> bool:
+        """Say whether the gateway tells that recovery wrote this request down."""
+        return (await get(self._instances[1].admin, f"/requests/{request_id}")).get("recovered") is True
 
     @asynccontextmanager
     async def _watched(self) -> AsyncIterator[None]:

@@ -52,6 +52,8 @@ class Evidence:
     received: Sequence[Received]
     overruns: Sequence[str]
     catalog: Path
+    recovered_shown: int = 0
+    """Of how many requests `GET /v1/requests/{id}` tells that recovery wrote them down."""
 
     @property
     def spent(self) -> int:
@@ -259,7 +261,7 @@ def _charges(verdict: Verdict, found: Evidence) -> None:
         "the others in usage as lost with their process, of a request marked `recovered`", by_recovery, states["x"] - corrected
     )
     recovered = sum(one["recovered"] for one in found.requests)
-    verdict.tell("requests that recovery wrote down, with those that were over", recovered)
+    verdict.expect("requests that recovery wrote down, as GET /v1/requests/{id} tells", found.recovered_shown, recovered)
 
 
 def _row(books: Books, request_id: str, number: int) -> rows.IntentRow | None:

@@ -88,6 +88,7 @@ def evidence(**changes: Any) -> Evidence:
         received=IN_LOG,
         overruns=(),
         catalog=CATALOG,
+        recovered_shown=1,
     )
     return replace(fine, **changes)
 
@@ -130,6 +131,7 @@ def test_all_is_well() -> None:
         lambda: verdict(usage={"cost_nano_usd": 1, "cost_unknown": 0}),
         lambda: verdict(hard_shown={"spent_nano_usd": COST + BOUND, "held_nano_usd": 1}),
         lambda: verdict(kills=()),
+        lambda: verdict(recovered_shown=0),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_found(wrong: Callable[[], Verdict]) -> None:
