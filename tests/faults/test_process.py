@@ -208,14 +208,14 @@ async def test_32_a_clock_five_minutes_off_overspends_nothing(
 ) -> None:
     """Two instances spend one budget to its end, one with a wrong clock, each recovering all the while: never above it."""
     async with over(f"sqlite:{tmp_path / 'state.db'}") as edge, also(edge, clock, monkeypatch) as other:
-        limit = 30 * 110_000
+        limit = 12 * 110_000
         name = await budget(edge, f"{limit}e-9")
         key = await edge.key(PAYING)
         statuses = []
-        for number in range(60):
+        for number in range(24):
             holder.use(other if number % 2 else edge.gateway)
             statuses.append((await ask(edge, key)).status)
-            if number % 10 == 0:
+            if number % 6 == 0:
                 await recover(other)
                 await recover(edge.gateway)
         await other.ledger.aclose()

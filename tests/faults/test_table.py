@@ -13,7 +13,7 @@ ROW = re.compile(r"^\| (\d+) [^|]+\|[^|]+\|([^|]+)\|$", re.MULTILINE)
 
 
 @cache
-def tests_in(path: Path) -> frozenset[str]:
+def names_in(path: Path) -> frozenset[str]:
     """Return the names of a file's tests."""
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
     found = {node.name for node in ast.parse(path.read_text()).body if isinstance(node, kinds)}
@@ -40,12 +40,12 @@ def test_every_fault_has_a_test_of_its_own() -> None:
 
 def test_every_test_named_exists() -> None:
     """By its path and its name."""
-    missing = [f"{path}::{name}" for tests in table().values() for path, name in tests if name not in tests_in(path)]
+    missing = [f"{path}::{name}" for tests in table().values() for path, name in tests if name not in names_in(path)]
     assert [] == missing
 
 
 def test_every_numbered_test_is_in_the_table() -> None:
     """Nothing that proves a fault is forgotten."""
     named = {name for tests in table().values() for _, name in tests}
-    numbered = {name for path in HERE.glob("test_*.py") for name in tests_in(path) if re.match(r"test_\d", name)}
+    numbered = {name for path in HERE.glob("test_*.py") for name in names_in(path) if re.match(r"test_\d", name)}
     assert numbered <= named
