@@ -21,7 +21,7 @@ from shared.ledger import rows
 from shared.recovery import LOST
 from tests.bench.audit import MAY_BREAK, NEVER_SENT, PROBER, Received, Verdict, price_of, prices
 from tests.bench.money.books import Attempt, Books
-from tests.bench.spend_scene import Kill, Sample, Told
+from tests.bench.spend_scene import LATE, Kill, Sample, Told
 
 PLENTY: Final = 0.15
 """The share of the limit that must be neither spent nor held for a refusal to be wrong."""
@@ -29,6 +29,8 @@ SPENT: Final = 0.999
 UNCOVERED: Final = "a budget does not cover"
 MAYBE_SENT: Final = frozenset({LOST, FailureKind.CANCELLED.value})
 """Outcomes of attempts that may have ended before they were sent: nobody can know, so they are charged."""
+MAY_BE_LATE: Final = 0.005
+"""The share of requests that may be told, after two seconds, that the store did not answer: it shares the machine with all."""
 USAGE_SECONDS: Final = 1.0
 """What a killed process may lose of requests that cost nothing: usage waits a moment for company before it is written."""
 
@@ -84,14 +86,18 @@ def audit(found: Evidence) -> Verdict:
 
 def _callers(verdict: Verdict, found: Evidence) -> None:
     outcomes = Counter(one.outcome for one in found.told)
-    verdict.tell("requests asked", len(found.told))
+    verdict.tell("requests asked", asked := len(found.told))
     for outcome in ("answered", "refused", "left"):
         verdict.tell(outcome, outcomes[outcome])
     verdict.hold("SIGKILLs", len(found.kills), "at least 2", holds=len(found.kills) > 1)
     in_flight = sum(kill.in_flight for kill in found.kills)
     verdict.hold("requests in flight at them", in_flight, "more than 0", holds=in_flight > 0)
     verdict.hold("requests lost by them", outcomes["lost"], f"at most {in_flight}", holds=outcomes["lost"] <= in_flight)
-    bad = [one for one in found.told if one.outcome not in {"answered", "refused", "left", "lost"}]
+    rule = f"at most {MAY_BE_LATE:.1%}"
+    verdict.hold(
+        "told that the store is late, and asked again", late := outcomes[LATE], rule, holds=late <= MAY_BE_LATE * asked
+    )
+    bad = [one for one in found.told if one.outcome not in {"answered", "refused", "left", "lost", LATE}]
     excused = [one for one in bad if _excused(one, found)]
     verdict.tell("streams the provider broke, or failures of which no other candidate was affordable", len(excused))
     verdict.expect("other errors", len(bad) - len(excused), 0)

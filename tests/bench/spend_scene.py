@@ -31,6 +31,8 @@ BUSY_SECONDS: Final = 5.0
 TRIES: Final = 4
 SHOWN: Final = 400
 UNREACHED: Final = "unreached"
+LATE: Final = "the store was late"
+UNAVAILABLE: Final = "storage_unavailable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Told:
     """What one caller was told, and when (monotonic seconds).
 
     ``outcome`` is one of `Seen`'s, or ``refused``, ``a refusal of the wrong shape``, ``left`` (the caller went away), ``lost``
-    (the gateway was killed while it had the request), ``no answer``.
+    (the gateway was killed while it had the request), ``the store was late`` (told so, and to try again), ``no answer``.
     """
 
     request_id: str
@@ -144,7 +146,7 @@ class Callers:
         await asyncio.gather(*(caller() for _ in range(at_once)))
 
     async def ask(self, question: Question, *, leaving: bool = False) -> Told:
-        """Ask one; where a gateway is killed meanwhile, or is dead, ask the other one."""
+        """Ask one; where a gateway is killed meanwhile, is dead or says that the store is late, ask the other one."""
         number = self.asked
         self.asked += 1
         midway, early = leaving and number % 20 == 9, leaving and number % 25 == 12
@@ -161,7 +163,7 @@ class Callers:
                 instance.in_flight -= 1
             if told.outcome != UNREACHED:
                 self.told.append(told)
-            if told.outcome not in {UNREACHED, "lost"}:
+            if told.outcome not in {UNREACHED, LATE, "lost"}:
                 return told
             self.retried += 1
             await asyncio.sleep(0.05)
@@ -210,6 +212,8 @@ def judged(answer: Answer, question: Question) -> str:
         error = json.loads(answer.body)["error"]
     except (ValueError, LookupError, TypeError):
         error = None
+    if isinstance(error, dict) and error.get("code") == UNAVAILABLE and answer.header("x-should-retry") != "false":
+        return LATE
     if not isinstance(error, dict) or error.get("type") != QUOTA:
         return Seen.of(answer, stream=question.stream).outcome
     told = isinstance(error.get("message"), str) and error["message"] and error.keys() == {"message", "type", "param", "code"}

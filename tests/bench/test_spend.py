@@ -17,7 +17,7 @@ from tests.bench.client import Answer
 from tests.bench.money.books import AccountBooks, Attempt, Books
 from tests.bench.replay import CATALOG, Question
 from tests.bench.spend_audit import Evidence, audit
-from tests.bench.spend_scene import Kill, Sample, Told, judged
+from tests.bench.spend_scene import LATE, Kill, Sample, Told, judged
 
 HARD, SOFT = AccountKey("everything", "total"), AccountKey("replay", "total")
 TOKENS = {"input_tokens": 10, "output_tokens": 7, "cache_read": 3, "cache_creation": 0, "reasoning": 2}
@@ -117,6 +117,7 @@ def test_all_is_well() -> None:
         lambda: verdict(told=(*TOLD, Told("req_1", False, "a refusal of the wrong shape", 9.0, 9.1))),
         lambda: verdict(told=(*TOLD, Told("req_1", False, "error 503", 9.0, 9.1))),
         lambda: verdict(told=(*TOLD, Told("", False, "no answer", 7.0, 7.1))),
+        lambda: verdict(told=(*TOLD, Told("req_1", False, LATE, 7.0, 9.1))),
         lambda: verdict(told=TOLD[:2]),
         lambda: verdict(received=(*IN_LOG, Received("req_3", "reserve", None, stream=False, billed=TOKENS))),
         lambda: verdict(received=(*IN_LOG, IN_LOG[0])),
@@ -146,8 +147,9 @@ def _refusal(status: int = 429, headers: str = "x-should-retry: false\r\nx-reque
 
 
 def test_a_refusal_is_judged() -> None:
-    """A refusal for want of money is 429, in OpenAI's shape, and says that asking again is no use."""
+    """A refusal for want of money is 429, in OpenAI's shape, and says that asking again is no use; a late store is none."""
     assert "refused" == _refusal()
     assert "error 503" == _refusal(status=503, type="server_error")
+    assert LATE == _refusal(status=503, headers="x-request-id: req_1", code="storage_unavailable", type="server_error")
     wrong = (_refusal(status=402), _refusal(headers="x-request-id: req_1"), _refusal(code="x"), _refusal(message=""))
     assert {"a refusal of the wrong shape"} == set(wrong)
