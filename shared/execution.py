@@ -157,8 +157,9 @@ class Execution:
             await events.aclose()
             raise
         if result is not None:
+            failed = self._failed(sent, result)  # before anything is waited for: whoever waits can be cancelled
             await events.aclose()
-            return self._failed(sent, result)
+            return failed
         now = self.gateway.clock.monotonic()
         self.first_content_ms = (now - self.began) * 1000
         self.open = Open(events, opening, sent, now)

@@ -99,9 +99,11 @@ class AnswerStream:
 
     async def aclose(self) -> None:
         """Drop the provider's connection if the stream has not ended, and write down what went by."""
-        await self.batches.aclose()
-        await self._stream.events.aclose()
-        self._end(CANCELLED)
+        try:
+            await self.batches.aclose()
+            await self._stream.events.aclose()
+        finally:
+            self._end(CANCELLED)
 
     async def _pump(self) -> AsyncGenerator[list[Chunk], None]:
         stream = self._stream

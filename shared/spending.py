@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Any
+from typing import Any, Final
 
 from shared.core import pricing, router
 from shared.core.budgets import Account, AtEnd, Budget, account_of
@@ -21,6 +21,9 @@ from shared.core.registry import Deployment, Price, Registry
 from shared.core.route import Candidate
 from shared.gateway import Gateway
 from shared.ledger import Hold, Intent
+
+CHEAPER_TIERS: Final = frozenset({"flex", "batch"})
+"""Service tiers that bill at most the standard rates wherever there are any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +107,12 @@ class Spending:
         budgets: tuple[Budget, ...],
         accounts: tuple[Account, ...],
     ) -> Held:
-        if price is None:
+        if price is None or not _is_priced(price, requirements.service_tier):
             hard = next(budget for budget in budgets if budget.hard)
+            tier = "" if price is None else " at the `service_tier` that was asked for"
             message = (
-                f"The price of {deployment.id} is not known, and the budget {hard.id} covers only calls whose cost is bounded. "
-                "Ask for another model, or have its price added to the catalog."
+                f"The price of {deployment.id}{tier} is not known, and the budget {hard.id} covers only calls whose cost is "
+                "bounded. Ask for another model, or have its price added to the catalog."
             )
             raise BudgetExceededError(message, budget=hard.id)
         bound = _output_bound(requirements, deployment, self._registry)
@@ -151,6 +155,11 @@ class Spending:
     def release(self, held: Held) -> None:
         """Give back what was held for an attempt that was not sent."""
         self._gateway.ledger.void(held.hold)
+
+
+def _is_priced(price: Price, service_tier: str | None) -> bool:
+    """Say whether the rates of a tier are known, or are below those that are."""
+    return service_tier in CHEAPER_TIERS or pricing.rates_for(price, 0, service_tier) is not None
 
 
 def _output_bound(requirements: Requirements, deployment: Deployment, registry: Registry) -> int:
