@@ -36,6 +36,8 @@ SAMPLE_SECONDS = 0.1
 FRACTION = 0.36
 """The hard budget pays for this part of the calls there would be time for, were there no trouble."""
 SPENDABLE = 0.999
+ALMOST = 0.9
+SPENDING_SECONDS = 15.0
 RECOVERY_SECONDS = 60.0
 
 
@@ -115,6 +117,7 @@ class Run:
             watching = asyncio.create_task(self._watch())
             await self._trouble()
             await self._cast.ready()
+            await self._until_spent()
             self._violations += [Violation("crash", text) for text in await self._cast.close()]
             await self._settle()
             watching.cancel()
@@ -141,6 +144,14 @@ class Run:
             self._at(plan.seconds, "", asyncio.sleep(0)),
         ]
         await asyncio.gather(*coming)
+
+    async def _until_spent(self) -> None:
+        """Go on for a while if the money is all but spent: what the last calls free is for others, as long as there are any."""
+        for _ in range(int(SPENDING_SECONDS / SAMPLE_SECONDS)):
+            last = self._samples[-1].spent if self._samples else 0.0
+            if not ALMOST < last < SPENDABLE:
+                return
+            await asyncio.sleep(SAMPLE_SECONDS)
 
     async def _at(self, after: float, what: str, trouble: Coroutine[Any, Any, object]) -> None:
         await asyncio.sleep(after)
