@@ -159,3 +159,21 @@ async def test_a_read_outlives_a_lost_answer(wire: Wire, transport: HttpTranspor
     wire.lose = False
 
     assert await read is not None
+
+
+@pytest.mark.parametrize("beside", [0, 1])
+@pytest.mark.parametrize("letter", ["ü", "漢", "🔀"])
+async def test_a_long_text_comes_back_whole(azurite: Azurite, transport: HttpTransport, letter: str, beside: int) -> None:
+    """Wherever the pieces end in which the emulator reads it: alone and in a transaction."""
+    azurite.clear()
+    store = open_tables(azurite.setting, transport=transport, clock=SystemClock())
+    table = store.table("texts")
+    units = len(letter.encode("utf-16-le")) // 2
+    for shift in range(4):
+        long = {f"t{number}": "x" * shift + letter * (32_000 // units) for number in range(12)}
+        other = [Op(Action.INSERT, Entity("p", f"{shift}b"))][:beside]
+        await table.transact([Op(Action.INSERT, Entity("p", f"{shift}a", {**long, "at": 1.5, "of": 1 << 60})), *other])
+        found = await table.get("p", f"{shift}a")
+        assert found is not None
+        assert {**long, "at": 1.5, "of": 1 << 60} == found.properties
+    await store.aclose()
