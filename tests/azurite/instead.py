@@ -6,6 +6,7 @@ For runs by hand. Each store gets tables of its own, told by a prefix, and is cl
 from __future__ import annotations
 
 import itertools
+import sys
 from typing import Final
 
 import pytest
@@ -43,14 +44,18 @@ def _open(url: str, **needs: object) -> Tables:
     return OwnTables() if url == "memory:" else _OPEN(url, **needs)  # type: ignore[arg-type]  # passed on as they came
 
 
+# Now, when the plugin is imported: before any conftest or test module, which import the function by its name.
+adapter.open_tables = _open
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the emulator before any test module is imported: they import the function by its name."""
+    """Start the emulator."""
     del config
     _EMULATOR.start()
-    adapter.open_tables = _open
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Stop it."""
+    """Stop it, and say how many stores there were."""
     del config
     _EMULATOR.stop()
+    sys.stdout.write(f"\n{next(_NUMBERS) - 1} stores in the emulator\n")
