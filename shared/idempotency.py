@@ -153,7 +153,8 @@ class Idempotency:
         return KeptAnswer(
             kept.whole("status"),
             tuple((name, value) for name, _, value in pairs),
-            b"".join(part for part in body if isinstance(part, bytes)),
+            # After the end of this answer there may be the rest of a longer one that had the key before.
+            b"".join(part for part in body if isinstance(part, bytes))[: kept.whole("size")],
         )
 
     async def keep(self, begun: Begun, answer: KeptAnswer) -> None:
@@ -165,6 +166,7 @@ class Idempotency:
             "status": answer.status,
             "headers": "\n".join(f"{name}: {value}" for name, value in answer.headers),
             "too_large": not fits,
+            "size": len(answer.body),
         }
         ops = [Op(Action.REPLACE, Entity(begun.partition, begun.row, properties, begun.etag))]
         if fits:
@@ -191,26 +193,25 @@ class Idempotency:
         for number in range(first, first + PRUNED_AT_ONCE):
             partition = _PARTITIONS[number % len(_PARTITIONS)]
             gone = False
-            doomed: list[str] = []
+            doomed: list[Entity] = []
             async for entity in self._table.query(partition):
                 if "~" not in entity.row:
                     gone = Fields(entity.properties).number("at") < now - KEPT_SECONDS
                 if gone:
-                    doomed.append(entity.row)
+                    doomed.append(entity)
             for at in range(0, len(doomed), MAX_TRANSACTION):
-                await self._forget(partition, doomed[at : at + MAX_TRANSACTION])
+                await self._forget(doomed[at : at + MAX_TRANSACTION])
             deleted += len(doomed)
         return deleted
 
-    async def _forget(self, partition: str, doomed: Sequence[str]) -> None:
-        """Delete rows, some of which somebody else may be deleting as well."""
-        ops = [Op(Action.DELETE, Entity(partition, row, etag="*")) for row in doomed]
+    async def _forget(self, doomed: Sequence[Entity]) -> None:
+        """Delete rows, some of which somebody else may be deleting as well, or using again: those stay."""
         try:
-            await self._table.transact(ops)
-        except EntityNotFoundError:
-            for row in doomed:
-                with contextlib.suppress(EntityNotFoundError):
-                    await self._table.delete(partition, row)
+            await self._table.transact([Op(Action.DELETE, Entity(one.partition, one.row, etag=one.etag)) for one in doomed])
+        except (EntityChangedError, EntityNotFoundError):
+            for one in doomed:
+                with contextlib.suppress(EntityChangedError, EntityNotFoundError):
+                    await self._table.delete(one.partition, one.row, one.etag)
 
 
 def _parts(begun: Begun, body: bytes) -> Sequence[Entity]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from shared.idempotency import KEPT_SECONDS, PRUNE_SECONDS, Begun, Idempotency, KeptAnswer
+from collections.abc import Sequence
+
+import pytest
+
+from shared.idempotency import KEPT_SECONDS, PRUNE_SECONDS, Begun, Idempotency, InFlightError, KeptAnswer
 from shared.ports import Action, Entity, Op, Tables
 from tests.fakes import FakeClock
 
@@ -55,11 +59,42 @@ async def test_others_forget_too(tables: Tables, clock: FakeClock) -> None:
     clock.seconds += KEPT_SECONDS + 1
 
     class Meddled(Idempotency):
-        async def _forget(self, partition: str, doomed: object) -> None:
+        async def _forget(self, doomed: Sequence[Entity]) -> None:
             await table.delete("a7", "003") if await table.get("a7", "003") else None
-            await super()._forget(partition, doomed)  # type: ignore[arg-type]
+            await super()._forget(doomed)
 
     meddled = Meddled(tables, clock)
     assert 250 == sum(await rounds(meddled, clock))
     assert [] == [entity async for entity in table.query("a7")]
     assert 0 == sum(await rounds(store, clock))
+
+
+async def test_a_key_used_again_after_its_time_has_no_part_of_the_answer_before(tables: Tables, clock: FakeClock) -> None:
+    """A key that is taken anew before its old answer was pruned gives the new answer, also when that is shorter."""
+    store = Idempotency(tables, clock)
+    await keep(store, 1, size=2_000_000)
+    clock.seconds += KEPT_SECONDS
+    begun = await store.begin("caller", "key-1", b"another")
+    assert isinstance(begun, Begun)
+    await store.keep(begun, KeptAnswer(200, (), b"short"))
+
+    again = await store.begin("caller", "key-1", b"another")
+    assert isinstance(again, KeptAnswer)
+    assert b"short" == again.body
+
+
+async def test_a_key_used_again_while_it_is_being_forgotten_stays(tables: Tables, clock: FakeClock) -> None:
+    """Else a second call with it would be answered, and billed, beside the first."""
+
+    class Meddled(Idempotency):
+        async def _forget(self, doomed: Sequence[Entity]) -> None:
+            await self.begin("caller", "key-1", b"another")
+            await super()._forget(doomed)
+
+    store = Meddled(tables, clock)
+    await keep(store, 1)
+    clock.seconds += KEPT_SECONDS + 1
+    await rounds(store, clock)
+
+    with pytest.raises(InFlightError):
+        await Idempotency(tables, FakeClock(clock.seconds - ROUND * PRUNE_SECONDS)).begin("caller", "key-1", b"another")
