@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -88,12 +89,13 @@ class Ledger:
         self._clock = clock
         self._instance = instance
         self._policy = policy
-        self._usage_until = usage_until or clock.now
+        self._usage_until = usage_until
         self._make_name = make_name
         self._recovery = Recovery(self._table, clock, instance=instance, policy=policy)
         self._session: Session | None = None
         self._draining: list[Session] = []
-        self._open: dict[str, float] = {}
+        self._open: dict[str, float] = {}  # requests whose usage is not written, and when they began
+        self._ended: deque[tuple[float, str]] = deque()
         self._seen: dict[rows.AccountKey, Balance] = {}
         self._late: list[LateSettlement] = []
         self._correcting = asyncio.Lock()
@@ -141,7 +143,8 @@ class Ledger:
 
     def ended(self, request_id: str) -> None:
         """Take note that the request's usage has been given to the usage log."""
-        self._open.pop(request_id, None)
+        if request_id in self._open:
+            self._ended.append((self._clock.now(), request_id))
 
     # ---- reading -----------------------------------------------------------------------------------------------------
 
@@ -158,9 +161,9 @@ class Ledger:
     def seen(self, budget: str, period: str) -> Balance | None:
         """Return what this process last saw of an account, without asking; None if it never did."""
         key = rows.AccountKey(budget, period)
-        lease = None if self._session is None else self._session.leases.get(key)
-        seen = None if lease is None else lease.seen
-        return seen or self._seen.get(key)
+        leases = [session.leases[key] for session in self._sessions() if key in session.leases]
+        latest = max(leases, key=lambda lease: lease.seen_at, default=None)
+        return (None if latest is None else latest.seen) or self._seen.get(key)
 
     # ---- housekeeping ------------------------------------------------------------------------------------------------
 
@@ -244,18 +247,21 @@ class Ledger:
 
     def _retire(self, session: Session) -> None:
         session.draining = True
-        if len(self._seen) > MAX_SEEN:
-            self._seen.clear()
-        self._seen.update({key: lease.seen for key, lease in session.leases.items() if lease.seen is not None})
         self._draining.append(session)
         if self._session is session:
             self._session = None
 
     def _written_until(self) -> float:
-        """Return the moment before which every request's usage is in the usage log, or was never there to be."""
+        """Return the moment such that the usage of every request that began before is written, or was never there to be."""
+        written = self._clock.now() if self._usage_until is None else self._usage_until()
+        while self._ended and (self._usage_until is None or self._ended[0][0] < written):
+            self._open.pop(self._ended.popleft()[1], None)
         oldest = next(iter(self._open.values()), None)
-        written = self._usage_until()
         return written if oldest is None else min(oldest, written)
+
+    def _may_close(self, session: Session) -> bool:
+        """Say whether all is done in it, and the usage of its requests written: nobody looks for that in a closed session."""
+        return session.finished and (self._usage_until is None or session.ended_at < self._written_until())
 
     def _hold_softly(self, intent: Intent, accounts: tuple[Account, ...], amount: int) -> Hold:
         amount = min(amount, MAX_AMOUNT)
@@ -316,11 +322,12 @@ class Ledger:
         charged = min(charged, max(MAX_AMOUNT, hold.amount))
         session = hold.session
         session.holds -= 1
+        session.ended_at = self._clock.now()
         if charged > hold.amount and hold.hard:
             self.overruns += 1
             said = "overrun: attempt %d of %s cost %d nano-USD, %d were held"
             _log.error(said, hold.intent.attempt, hold.intent.request_id, charged, hold.amount)
-        row = _row(hold, state, charged, facts, at=self._clock.now())
+        row = _row(hold, state, charged, facts, at=session.ended_at)
         late = LateSettlement(session.name, row, hold.accounts)
         if session.lost:
             self._late.append(late)
@@ -356,19 +363,26 @@ class Ledger:
     async def _try_closing(self, session: Session) -> None:
         if session.lost:
             if not session.holds and not session.busy and session.journal.quiet:
-                self._draining.remove(session)
+                self._let_go(session)
             return
         if not session.holds and not session.busy:
             await session.journal.flush()
-        if not session.finished:
+        if not self._may_close(session):
             return
         try:
             await session.close()
         except (SessionLostError, StorageUnavailableError):
             if session.lost:
-                self._draining.remove(session)
+                self._let_go(session)
         else:
-            self._draining.remove(session)
+            self._let_go(session)
+
+    def _let_go(self, session: Session) -> None:
+        """Forget a session, but for what it saw last of its accounts."""
+        self._draining.remove(session)
+        if len(self._seen) > MAX_SEEN:
+            self._seen.clear()
+        self._seen.update({key: lease.seen for key, lease in session.leases.items() if lease.seen is not None})
 
     async def _correct(self) -> None:
         """Correct what came too late, once its session has been recovered."""
@@ -389,6 +403,7 @@ class Ledger:
         session = self._current()
         for account in late.accounts:
             session.holder(account).used += late.intent.charged
+        session.ended_at = self._clock.now()
         session.journal.put(
             late.intent.row,
             late.intent.properties(),

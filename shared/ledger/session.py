@@ -12,7 +12,7 @@ from shared.core.budgets import Account
 from shared.core.errors import BudgetExceededError, StorageUnavailableError
 from shared.ledger import rows
 from shared.ledger.journal import Journal, SessionLostError
-from shared.ledger.leases import Lease
+from shared.ledger.leases import NEVER, Lease
 from shared.ledger.policy import LedgerPolicy
 from shared.ledger.recovery import forget
 from shared.ports import Clock, EntityTable
@@ -41,6 +41,7 @@ class Session:
         self.leases: dict[rows.AccountKey, Lease] = {}
         self.opened_at = self.used_at = clock.monotonic()
         self.draining = False
+        self.ended_at = NEVER  # the last attempt of it that has ended, by the wall clock
         self.holds = 0
         self.busy = 0  # reservations on their way
         self._table = table

@@ -1,26 +1,30 @@
 """What must be true of the money, at every moment and at the end. Everything is read from the tables, nothing from the ledger.
 
-1. At every moment a hard account's ``spent + reserved`` is within its limit (but for flagged overruns), ``reserved`` is what
-   its open leases were granted and the head has not counted as spent, ``spent`` what they and corrections say; and no session's
+1. No write lets a hard account's ``spent + reserved`` grow beyond its limit, but for flagged overruns and what was admitted
+   while it was soft: where the limit was lowered below what is spent and held, they only go down. ``reserved`` is what its
+   open leases were granted and the head has not counted as spent, ``spent`` what they and corrections say; and no session's
    calls cost more than it was granted.
-2. At every moment what the provider has billed for a hard account is within its limit (but for overruns).
+2. At every moment what the provider has billed for a hard account is within its limit (but for the same), or within what was
+   spent and held when the limit was lowered.
 3. At the end ``spent`` is the sum of what the account's rows were charged, nothing is reserved, no lease is open.
 4. Every call billed under a hard account has exactly one row, charged at least what was billed.
 5. Nothing is charged twice; what was void, or never admitted, is charged 0 when its instance lived to say so.
 6. A refusal is only for money that was not there at some moment while it was asked for.
 7. When all is well again, requests succeed and recovery completes in time.
 8. Rows of soft accounts are lost only with their process, and only those of the last moments.
+9. The usage of whatever was charged is written: by its process, or by whoever recovered its session.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from shared.core.budgets import Account
 from shared.ports import Value
+from tests.ledger.settings import LAG, Key, Settings
 from tests.ledger.store import Change, Store
 
 LEDGER = "ledger"
@@ -30,8 +34,6 @@ SOFT_WINDOW = 1.0
 """Seconds for which the row of a call under soft budgets may exist only in memory while the store answers."""
 REMEMBERED = 30.0
 """Seconds of a head's history that are kept to judge refusals by."""
-
-Key = tuple[str, str]
 
 
 @dataclass(slots=True)
@@ -46,6 +48,12 @@ class Attempt:
     admitted_at: float | None = None
     billed: int = 0  # by the provider
     charged: int | None = None  # what the ledger was told; None: it was told nothing
+    number: int = 1
+
+    @property
+    def name(self) -> str:
+        """What it is called: a request may be tried twice."""
+        return f"{self.request_id}~{self.number}"
 
     @property
     def overrun(self) -> int:
@@ -84,23 +92,34 @@ class _Totals:
     corrected: int = 0
     billed: int = 0
     overruns: int = 0
+    softly: int = 0  # admitted while it was, or may have been seen as, soft
     used: int = 0  # what its calls have truly cost, or may yet
-    left: deque[tuple[float, int]] = field(default_factory=deque)
+    total: int = 0  # spent and reserved
+    bound: int | None = None  # what is billed may not exceed it
+    past: deque[tuple[float, int]] = field(default_factory=deque)  # of `total`
+
+    @property
+    def excused(self) -> int:
+        """What may be above the limit."""
+        return self.overruns + self.softly
 
 
 class Auditor:
-    """Watches the store and the provider, and reads the tables back at the end."""
+    """Watches the store and the provider, and reads the tables back at the end.
 
-    def __init__(self, store: Store, accounts: Iterable[Account], now: Callable[[], float]) -> None:
+    ``stale`` is for how many seconds a lease may go by a limit that everybody has heard was changed: as long as a write may
+    take, or an instance be frozen.
+    """
+
+    def __init__(self, store: Store, settings: Settings, *, stale: float = float("inf")) -> None:
         self.violations: list[str] = []
         self.attempts: dict[str, Attempt] = {}
         self.counts: Counter[str] = Counter()
         self._store = store
-        self._now = now
-        self._accounts: dict[Key, Account] = {(account.budget, account.period): account for account in accounts}
+        self._now = settings.now
+        self._settings = settings
+        self._stale = stale
         self._totals: dict[Key, _Totals] = defaultdict(_Totals)
-        for key, account in self._accounts.items():
-            self._totals[key].left.append((0.0, account.limit))
         store.observers.append(self._observe)
 
     def violated(self, invariant: int, text: str) -> None:
@@ -139,11 +158,10 @@ class Auditor:
 
     def _within_grant(self, change: Change, totals: _Totals) -> None:
         """Hold what a session's calls cost, or may have cost, against what it had been granted: the limit's own guard."""
-        account = self._accounts.get(_key(change.partition))
         granted, folded = _whole(change.before, "granted"), _whole(change.after, "folded")
         if change.before is None and change.after is not None and change.after["state"] == "open":
             granted = _whole(change.after, "granted")
-        if account is not None and account.hard and folded > granted + totals.overruns:
+        if self._ceiling(_key(change.partition)) is not None and folded > granted + totals.excused:
             self.violated(1, f"{change.row} of {change.partition} was granted {granted} and its calls cost {folded}")
 
     def _intent_row(self, change: Change) -> None:
@@ -154,18 +172,23 @@ class Auditor:
 
     def _head(self, change: Change) -> None:
         key = _key(change.partition)
-        totals, account = self._totals[key], self._accounts.get(key)
+        totals, ceiling = self._totals[key], self._ceiling(key)
         spent, reserved = _whole(change.after, "spent"), _whole(change.after, "reserved")
-        limit = _whole(change.after, "limit") if account is None else account.limit
-        totals.left.append((self._now(), limit - spent - reserved))
-        while len(totals.left) > 1 and totals.left[1][0] < self._now() - REMEMBERED:
-            totals.left.popleft()
+        before, totals.total = totals.total, spent + reserved
+        totals.past.append((self._now(), totals.total))
+        while len(totals.past) > 1 and totals.past[1][0] < self._now() - REMEMBERED:
+            totals.past.popleft()
         if reserved != totals.reserved:
             self.violated(1, f"{change.partition}: reserved is {reserved}, its leases say {totals.reserved}")
         if spent != totals.folded + totals.corrected:
             self.violated(1, f"{change.partition}: spent is {spent}, its rows say {totals.folded + totals.corrected}")
-        if account is not None and account.hard and spent + reserved > limit + totals.overruns:
-            self.violated(1, f"{change.partition}: spent {spent} + reserved {reserved} > limit {limit} + {totals.overruns}")
+        if ceiling is not None and before < totals.total > ceiling + totals.excused:
+            self.violated(1, f"{change.partition}: spent {spent} + reserved {reserved} > limit {ceiling} + {totals.excused}")
+
+    def _ceiling(self, key: Key) -> int | None:
+        """Return the highest limit that somebody may go by who sees the account as hard; None when nobody does."""
+        seen = [account.limit for account in self._settings.possible(key, self._now() - self._stale) if account.hard]
+        return max(seen, default=None)
 
     def billed(self, attempt: Attempt, amount: int) -> None:
         """Take note of the provider's bill for an attempt, the moment it is made."""
@@ -174,14 +197,21 @@ class Auditor:
             totals = self._totals[account.budget, account.period]
             totals.billed += amount
             totals.overruns += attempt.overrun
-            if account.hard and totals.billed > account.limit + totals.overruns:
-                self.violated(2, f"billed {totals.billed} on {account.budget}, whose limit is {account.limit}")
+            ceiling = self._ceiling((account.budget, account.period))
+            if ceiling is None:
+                continue
+            totals.bound = max(ceiling, totals.total if totals.bound is None else min(totals.bound, totals.total))
+            if totals.billed > totals.bound + totals.excused:
+                self.violated(2, f"billed {totals.billed} on {account.budget}, which may cost {totals.bound}")
 
     def admitted(self, attempt: Attempt, amount: int) -> None:
         """Take note that an attempt may cost so much."""
         attempt.admitted_at, attempt.amount = self._now(), amount
         for account in attempt.accounts:
-            self._totals[account.budget, account.period].used += amount
+            key = account.budget, account.period
+            self._totals[key].used += amount
+            if not all(each.hard for each in self._settings.possible(key, attempt.asked_at - LAG)):
+                self._totals[key].softly += amount
 
     def told(self, attempt: Attempt, charged: int) -> None:
         """Take note of what the ledger is told an attempt has cost."""
@@ -192,20 +222,22 @@ class Auditor:
     def refused(self, attempt: Attempt, budget: str, amount: int) -> None:
         """Judge a refusal for want of ``amount``: there must have been a moment when it was not there."""
         account = next(account for account in attempt.accounts if account.budget == budget)
-        totals = self._totals[account.budget, account.period]
-        least, since = account.limit, attempt.asked_at - GRACE
-        for at, left in totals.left:
-            least = left if at < since else min(least, left)
+        key = account.budget, account.period
+        totals, since = self._totals[key], attempt.asked_at - GRACE
+        most = 0
+        for at, total in totals.past:
+            most = total if at < since else max(most, total)
+        least = min(each.limit for each in self._settings.possible(key, since - LAG)) - most
         self.counts["refused"] += 1
-        if least - totals.overruns >= amount:  # an overrun is spent before the head knows of it
-            self.violated(6, f"{attempt.request_id} was refused {amount} of {budget}, which had {least} left all the time")
+        if least - totals.excused >= amount:  # an overrun is spent before the head knows of it
+            self.violated(6, f"{attempt.name} was refused {amount} of {budget}, which had {least} left all the time")
         for share in (85, 75):
             self.counts[f"refused below {share} %"] += totals.used + amount <= account.limit * share / 100
 
     # ---- at the end --------------------------------------------------------------------------------------------------
 
-    def close(self, deaths: Mapping[str, Death]) -> None:
-        """Read everything back. ``deaths`` says which instances were killed."""
+    def close(self, deaths: Mapping[str, Death], *, usage: Container[str] | None = None) -> None:
+        """Read everything back. ``deaths`` says which instances were killed, ``usage`` whose usage is written."""
         rows = self._rows()
         corrections = self._corrections()
         charges: Counter[Key] = Counter()
@@ -213,13 +245,18 @@ class Auditor:
             for row in found:
                 for key in row.accounts:
                     charges[key] += row.charged
-        for key, account in self._accounts.items():
+        for key, account in self._settings.accounts().items():
             self._balances(key, charges[key] + sum(corrections[key].values()))
             self.counts["hard accounts used up"] += account.hard and charges[key] > account.limit * 0.9
         for attempt in self.attempts.values():
-            self._attempt(attempt, rows.get(attempt.request_id, []), corrections, deaths.get(attempt.instance))
-        for request_id in rows.keys() - self.attempts.keys():
-            self.violated(4, f"the row of {request_id} belongs to no request")
+            self._attempt(attempt, rows.get(attempt.name, []), corrections, deaths.get(attempt.instance))
+        for name, found in rows.items():
+            if name not in self.attempts:
+                self.violated(4, f"the row of {name} belongs to no request")
+            elif usage is not None and name not in usage and any(row.charged for row in found):
+                self.violated(
+                    9, f"{name} was charged {found[0].charged} in {found[0].session}, and its usage was never written"
+                )
 
     def _balances(self, key: Key, charged: int) -> None:
         head = self._store.get(LEDGER, f"b~{key[0]}~{key[1]}", "h")
@@ -234,7 +271,7 @@ class Auditor:
     def _attempt(
         self, attempt: Attempt, rows: list[Row], corrections: Mapping[Key, Mapping[str, int]], death: Death | None
     ) -> None:
-        name = attempt.request_id
+        name = attempt.name
         if len(rows) > 1:
             self.violated(5, f"{name} has {len(rows)} rows")
         if not rows:
@@ -260,11 +297,11 @@ class Auditor:
         if attempt.admitted_at is None or not (attempt.billed or attempt.charged):
             return
         if attempt.guarded:
-            self.violated(4, f"{attempt.request_id} was billed {attempt.billed} and has no row")
+            self.violated(4, f"{attempt.name} was billed {attempt.billed} and has no row")
         elif death is None:
-            self.violated(8, f"{attempt.request_id} has no row though {attempt.instance} was never killed")
+            self.violated(8, f"{attempt.name} has no row though {attempt.instance} was never killed")
         elif attempt.admitted_at >= death.well_since and death.at - attempt.admitted_at > SOFT_WINDOW:
-            self.violated(8, f"{attempt.request_id} has no row, {death.at - attempt.admitted_at:.3f} s before its process died")
+            self.violated(8, f"{attempt.name} has no row, {death.at - attempt.admitted_at:.3f} s before its process died")
         else:
             self.counts["soft rows lost with their process"] += 1
 
@@ -278,7 +315,7 @@ class Auditor:
                     value = entity.properties
                     accounts = tuple(_account(one) for one in str(value["accounts"]).split())
                     row = Row(partition, str(value["state"]), _whole(value, "est"), _whole(value, "charged"), accounts)
-                    found[name.split("~")[-2]].append(row)
+                    found[_attempt_in(name)].append(row)
         return found
 
     def _corrections(self) -> dict[Key, Counter[str]]:
@@ -287,13 +324,17 @@ class Auditor:
             if partition.startswith("b~"):
                 for name, entity in entities.items():
                     if name.startswith("c~"):
-                        found[_key(partition)][name.split("~")[-2]] += _whole(entity.properties, "delta")
+                        found[_key(partition)][_attempt_in(name)] += _whole(entity.properties, "delta")
         return found
 
 
 def _key(partition: str) -> Key:
     _, budget, period = partition.split("~")
     return budget, period
+
+
+def _attempt_in(row: str) -> str:
+    return "~".join(row.split("~")[-2:])
 
 
 def _account(text: str) -> Key:

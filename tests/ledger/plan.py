@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
 from shared.core.budgets import Account
 from shared.ledger.policy import LedgerPolicy
+from tests.ledger.settings import LAG
 from tests.ledger.store import CALM, Fate, Weather
 
 TYPICAL = 2_000_000
@@ -33,15 +35,24 @@ class Plan:
     leaving: float = 0.0
     overruns: float = 0.0
     killed_at_end: float = 0.0
+    changing: float = 0.0  # seconds between changes of budgets; 0: none
+    retrying: float = 0.1  # the share of requests that are tried twice
+    again: float = 0.05  # the share of attempts that are settled once more
+    usage_lag: float = 0.2  # seconds until usage is written
 
     @property
     def calm(self) -> bool:
-        """Say whether nothing goes wrong in it: then nobody may be refused too early, or for the store's sake."""
-        return not self.trouble
+        """Say whether nothing goes wrong, and nothing changes: nobody may be refused too early, or for the store's sake."""
+        return not self.trouble and not self.changing
 
-    def pick(self, random: Random) -> tuple[Account, ...]:
-        """Return the accounts of a request: one to three."""
-        return tuple(random.sample(self.accounts, random.randint(1, min(3, len(self.accounts)))))
+    @property
+    def stale(self) -> float:
+        """Return for how long an instance may go by limits that were changed: where writes may be late, there is no end."""
+        return float("inf") if self.trouble else LAG + self.policy.idle + 10.0
+
+    def pick(self, random: Random, budgets: Sequence[str]) -> list[str]:
+        """Return the budgets of a request: one to three."""
+        return random.sample(budgets, random.randint(1, min(3, len(budgets))))
 
     def amount(self, random: Random) -> int:
         """Return the upper bound of what a request costs: mostly small, some large."""
@@ -51,7 +62,8 @@ class Plan:
 def plan_of(seed: int) -> Plan:
     """Return the plan of a seed. Every kind of trouble is absent from some worlds and frequent in others."""
     random = Random(f"{seed}/plan")
-    return _calm(random) if random.random() < 0.1 else _stormy(random)
+    weather = random.random()
+    return _calm(random) if weather < 0.07 else _changing(random) if weather < 0.17 else _stormy(random)
 
 
 def _accounts(random: Random, demand: float) -> tuple[Account, ...]:
@@ -108,6 +120,24 @@ def _stormy(random: Random) -> Plan:
         leaving=chance((0.0, 0.03, 0.1)),
         overruns=chance((0.0, 0.0, 0.01)),
         killed_at_end=chance((0.0, 0.5, 1.0)),
+        changing=chance((0.0, 0.0, 10.0)),
+        usage_lag=chance((0.05, 0.3, 3.0)),
+    )
+
+
+def _changing(random: Random) -> Plan:
+    """Return a world without trouble, whose budgets change: no write is late, so whoever goes by an old limit is wrong."""
+    instances, workers, think, seconds = random.randint(2, 4), random.randint(2, 4), 1.0, 60.0
+    return Plan(
+        seconds=seconds,
+        instances=instances,
+        workers=workers,
+        think=think,
+        accounts=_accounts(random, instances * workers / (think + 2.0) * seconds * TYPICAL * 0.5),
+        policy=_policy(random),
+        skew=random.choice((0.0, 5.0)),
+        leaving=random.choice((0.0, 0.1)),
+        changing=random.choice((3.0, 8.0)),
     )
 
 

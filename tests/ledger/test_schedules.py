@@ -15,6 +15,7 @@ from shared.core.errors import StorageUnavailableError
 from shared.ledger import Hold, Intent, Ledger, LedgerPolicy
 from tests.ledger.invariants import Attempt, Auditor
 from tests.ledger.loop import Gate, SimClock, VirtualLoop
+from tests.ledger.settings import Settings
 from tests.ledger.store import Change, Fate, Network, Store, Trap, Wire
 
 HARD = Account("hard", "2026-11", 1_000, hard=True)
@@ -30,7 +31,7 @@ class _Bench:
         self.loop = VirtualLoop()
         self.store = Store()
         self.network = Network(self.loop, self.store, Random(1))
-        self.auditor = Auditor(self.store, (HARD, OTHER, SOFT), self.loop.time)
+        self.auditor = Auditor(self.store, Settings((HARD, OTHER, SOFT), self.loop.time))
         self.gate = Gate("one")
         self.wire, self.one = self._ledger("one", self.gate)
         _, self.two = self._ledger("two", Gate("two"))
@@ -47,14 +48,14 @@ class _Bench:
 
     async def hold(self, name: str, accounts: tuple[Account, ...], amount: int, *, least: int | None = None) -> Hold:
         """Reserve at the first instance."""
-        attempt = self.auditor.attempts[name] = Attempt(name, "one", accounts, self.loop.time())
+        attempt = self.auditor.attempts[f"{name}~1"] = Attempt(name, "one", accounts, self.loop.time())
         hold = await self.one.reserve(Intent(name, 1), accounts, amount, least=least)
         self.auditor.admitted(attempt, hold.amount)
         return hold
 
     def settle(self, hold: Hold, charged: int) -> None:
         """Be billed, and settle, at the first instance."""
-        attempt = self.auditor.attempts[hold.intent.request_id]
+        attempt = self.auditor.attempts[f"{hold.intent.request_id}~1"]
         self.auditor.billed(attempt, charged)
         self.auditor.told(attempt, charged)
         self.one.settle(hold, charged)
@@ -100,7 +101,7 @@ async def _money_freed_and_promised_again_while_the_head_is_told(bench: _Bench) 
     await asyncio.sleep(0.5)  # on its way, and lost
     with pytest.raises(StorageUnavailableError):
         await bench.hold("q2", (HARD,), 500)
-    bench.auditor.attempts["q2"].charged = None
+    bench.auditor.attempts["q2~1"].charged = None
     await asyncio.sleep(10)
 
 

@@ -9,10 +9,11 @@ import itertools
 import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
+from shared.core.budgets import Account
 from shared.core.errors import BudgetExceededError, StorageUnavailableError
 from shared.ledger import Hold, Intent, Ledger
 from shared.ledger.policy import LedgerPolicy
@@ -20,7 +21,9 @@ from shared.ports import Clock, Tables
 from tests.ledger.invariants import Attempt, Auditor, Death
 from tests.ledger.loop import DeadlockError, Gate, SimClock, VirtualLoop
 from tests.ledger.plan import Plan, plan_of
+from tests.ledger.settings import LAG, Settings
 from tests.ledger.store import OPENING, Change, Network, Store, Trap, Wire
+from tests.ledger.usage import UsageLog
 
 LOG_LINES = 4_000
 RECOVERY_EVERY = 10.0
@@ -30,13 +33,20 @@ SETTLING = 10.0
 """Seconds after the last trouble from which an instance counts as well."""
 
 
-MakeLedger = Callable[[Tables, Clock, str, LedgerPolicy], Ledger]
+MakeLedger = Callable[[Tables, Clock, str, LedgerPolicy, UsageLog], Ledger]
 
 
-def shipped(tables: Tables, clock: Clock, instance: str, policy: LedgerPolicy) -> Ledger:
+def shipped(tables: Tables, clock: Clock, instance: str, policy: LedgerPolicy, usage: UsageLog) -> Ledger:
     """Return the ledger as it is shipped; only its sessions' names are not drawn but counted."""
     numbers = itertools.count(1)
-    return Ledger(tables, clock, instance, policy=policy, make_name=lambda: f"{instance}-{next(numbers)}")
+    return Ledger(
+        tables,
+        clock,
+        instance,
+        policy=policy,
+        usage_until=usage.written_until,
+        make_name=lambda: f"{instance}-{next(numbers)}",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +69,8 @@ class Instance:
     wire: Wire
     clock: SimClock
     ledger: Ledger
+    usage: UsageLog
+    lag: float = 0.0  # seconds after which it knows of changed budgets
     tasks: list[asyncio.Task[Any]] = field(default_factory=list)
     thawed_at: float = 0.0
     end: asyncio.Task[None] | None = None
@@ -82,7 +94,9 @@ class World:
         self.plan = plan or plan_of(seed)
         self.loop = VirtualLoop()
         self.store = Store()
-        self.auditor = Auditor(self.store, self.plan.accounts, self.loop.time)
+        self.settings = Settings(self.plan.accounts, self.loop.time)
+        self.usage: set[str] = set()
+        self.auditor = Auditor(self.store, self.settings, stale=self.plan.stale)
         self.log: deque[tuple[float, tuple[Any, ...]]] = deque(maxlen=LOG_LINES)
         self.network = Network(self.loop, self.store, Random(f"{seed}/network"), log=self.note)
         self.store.observers.append(self._note_changes)
@@ -145,12 +159,13 @@ class World:
         self.network.weather = self.plan.weather
         for _ in range(self.plan.instances):
             self._start()
-        chaos = self.loop.create_task(self._chaos())
+        nature = [self.loop.create_task(self._chaos()), self.loop.create_task(self._changes())]
         await asyncio.sleep(self.plan.seconds)
-        chaos.cancel()
+        for task in nature:
+            task.cancel()
         await self._heal()
         await self._wind_up()
-        self.auditor.close(self.deaths)
+        self.auditor.close(self.deaths, usage=self.usage)
         if self.plan.calm and (early := self.auditor.counts["refused below 75 %"] + self.counts["not served: store"]):
             self.auditor.violated(
                 6, f"nothing went wrong, and {early} requests were refused below 75 % or for the store's sake"
@@ -162,10 +177,12 @@ class World:
         gate = Gate(name)
         wire = Wire(self.network, name)
         clock = SimClock(self.loop, skew=self._random.uniform(-1, 1) * self.plan.skew, random=random)
-        ledger: Ledger = gate.context.run(self._make, wire, clock, name, self.plan.policy)
-        instance = Instance(name, gate, wire, clock, ledger)
+        usage = UsageLog(clock, self.usage, lag=self.plan.usage_lag, random=random)
+        ledger: Ledger = gate.context.run(self._make, wire, clock, name, self.plan.policy, usage)
+        instance = Instance(name, gate, wire, clock, ledger, usage, lag=random.random() * LAG)
         self.instances.append(instance)
         self.note(name, "starts")
+        self.loop.run_in(gate, usage.run())
         if recovers if recovers is not None else self._random.random() < self.plan.recovering:
             self.loop.run_in(gate, self._recovers(instance, self._random.choice((0.0, self._random.random() * RECOVERY_EVERY))))
         for _ in range(self.plan.workers if works else 0):
@@ -178,6 +195,9 @@ class World:
             try:
                 for found in await instance.ledger.recover():
                     self.note(instance.name, "recovers", found.session, found.charged)
+                    names = {f"{attempt.request_id}~{attempt.attempt}" for attempt in found.attempts}
+                    self.counts["usage written by recovery"] += len(names - self.usage)
+                    self.usage |= names
                     await instance.ledger.finish(found)
                     self.counts["sessions recovered"] += 1
             except StorageUnavailableError:
@@ -193,24 +213,31 @@ class World:
                 await self._request(instance, random)
 
     async def _request(self, instance: Instance, random: Random) -> None:
+        """Make a request: one attempt, or two. What it has used is given to the usage log when it has ended."""
         self._requests += 1
-        attempt = Attempt(f"q{self._requests}", instance.name, self.plan.pick(random), self.loop.time())
-        self.auditor.attempts[attempt.request_id] = attempt
-        amount = self.plan.amount(random)
-        hold = await self._reserve(instance, attempt, amount, random)
-        if hold is None:
-            return
-        self.auditor.admitted(attempt, hold.amount)
-        self.note(instance.name, attempt.request_id, "holds", hold.amount, [one.budget for one in attempt.accounts])
-        if random.random() < self.plan.pausing:
-            self.counts["senders paused"] += 1
-            await asyncio.sleep(random.random() * 120)
-        await self._call(instance, attempt, hold, random)
+        name, budgets, amount = f"q{self._requests}", self.plan.pick(random, self.settings.budgets), self.plan.amount(random)
+        tried: list[str] = []
+        for number in (1, 2) if random.random() < self.plan.retrying else (1,):
+            accounts = tuple([self.settings.seen(budget, instance.lag) for budget in budgets])
+            attempt = Attempt(name, instance.name, accounts, self.loop.time(), number=number)
+            self.auditor.attempts[attempt.name] = attempt
+            hold = await self._reserve(instance, attempt, amount, random)
+            if hold is None:
+                break
+            tried.append(attempt.name)
+            self.auditor.admitted(attempt, hold.amount)
+            self.note(instance.name, attempt.name, "holds", hold.amount, [one.budget for one in attempt.accounts])
+            if random.random() < self.plan.pausing:
+                self.counts["senders paused"] += 1
+                await asyncio.sleep(random.random() * 120)
+            await self._call(instance, attempt, hold, random)
+        instance.usage.record(tried)
+        instance.ledger.ended(name)
 
     async def _reserve(self, instance: Instance, attempt: Attempt, amount: int, random: Random) -> Hold | None:
         least = amount // 4 if random.random() < 0.15 else None
         patience = random.choice((0.001, 0.02, 0.5)) if random.random() < self.plan.leaving else None
-        intent = Intent(attempt.request_id, 1, {"model": "m"})
+        intent = Intent(attempt.request_id, attempt.number, {"model": "m"})
         try:
             async with asyncio.timeout(patience):
                 hold = await instance.ledger.reserve(intent, attempt.accounts, amount, least=least)
@@ -222,10 +249,10 @@ class World:
             return None
         except TimeoutError:
             self.counts["left while reserving"] += 1
-            self.note(instance.name, attempt.request_id, "leaves")
+            self.note(instance.name, attempt.name, "leaves")
             return None
         if hold.amount > amount or hold.amount < (amount if least is None else least):
-            self.auditor.violated(1, f"{attempt.request_id} asked for {amount} (at least {least}) and holds {hold.amount}")
+            self.auditor.violated(1, f"{attempt.name} asked for {amount} (at least {least}) and holds {hold.amount}")
         return hold
 
     async def _call(self, instance: Instance, attempt: Attempt, hold: Hold, random: Random) -> None:
@@ -244,13 +271,31 @@ class World:
         await asyncio.sleep(took)
         unknown = random.random() < 0.05
         charged = max(billed, hold.amount) if unknown else billed
-        self.note(instance.name, attempt.request_id, "ends", charged)
+        self.note(instance.name, attempt.name, "ends", charged)
         self.auditor.told(attempt, charged)
         if charged or random.random() < 0.5:
             instance.ledger.settle(hold, charged, facts={"unknown": unknown})
         else:
             instance.ledger.void(hold)
             self.counts["voids"] += 1
+        if random.random() < self.plan.again:  # twice is as good as once, whenever the second time comes
+            self.counts["settled again"] += 1
+            await asyncio.sleep(random.choice((0.0, random.random() * 5.0)))
+            random.choice((instance.ledger.void, lambda hold: instance.ledger.settle(hold, hold.amount)))(hold)
+
+    # ---- budgets that change -----------------------------------------------------------------------------------------
+
+    async def _changes(self) -> None:
+        random = self._random
+        while self.plan.changing:
+            await asyncio.sleep(random.expovariate(1 / self.plan.changing))
+            account = self.settings.seen(random.choice(self.settings.budgets))
+            kind, changed = random.choice(_CHANGES)
+            head = self.store.get("ledger", f"b~{account.budget}~{account.period}", "h")
+            spent = 0 if head is None else int(head.properties["spent"]) + int(head.properties["reserved"])
+            self.settings.change(changed(account, spent))
+            self.counts[kind] += 1
+            self.note("change:", kind, self.settings.seen(account.budget))
 
     # ---- what goes wrong ---------------------------------------------------------------------------------------------
 
@@ -319,6 +364,7 @@ class World:
     async def _closes(self, instance: Instance) -> None:
         await self._finished(instance.tasks, "a worker")
         self.note(instance.name, "closes")
+        instance.usage.flush()
         untroubled = self._stopping and not self._trouble_of(instance) > self.loop.time() - SETTLING
         await instance.ledger.aclose()
         self.note(instance.name, "has closed")
@@ -403,7 +449,7 @@ class World:
 
     async def _probe(self, instance: Instance) -> None:
         """Ask each account for something that it has: it must be given, and be settled."""
-        for account in self.plan.accounts:
+        for account in self.settings.accounts().values():
             head = self.store.get("ledger", f"b~{account.budget}~{account.period}", "h")
             left = account.limit
             if head is not None:
@@ -413,7 +459,7 @@ class World:
                 continue
             self._requests += 1
             attempt = Attempt(f"q{self._requests}", instance.name, (account,), self.loop.time())
-            self.auditor.attempts[attempt.request_id] = attempt
+            self.auditor.attempts[attempt.name] = attempt
             try:
                 hold = await instance.ledger.reserve(Intent(attempt.request_id, 1, {}), (account,), amount)
             except (BudgetExceededError, StorageUnavailableError) as error:
@@ -423,9 +469,19 @@ class World:
             self.auditor.billed(attempt, amount // 2)
             self.auditor.told(attempt, amount // 2)
             instance.ledger.settle(hold, amount // 2)
+            instance.usage.record([attempt.name])
+            instance.ledger.ended(attempt.request_id)
         with contextlib.suppress(StorageUnavailableError):
             await instance.ledger.flush()
 
+
+_CHANGES: tuple[tuple[str, Callable[[Account, int], Account]], ...] = (
+    ("limits raised", lambda account, _: replace(account, limit=account.limit * 2)),
+    ("limits lowered", lambda account, _: replace(account, limit=account.limit // 2)),
+    ("limits lowered below what is held", lambda account, spent: replace(account, limit=min(account.limit, spent * 9 // 10))),
+    ("turned hard or soft", lambda account, _: replace(account, hard=not account.hard)),
+    ("periods begun", lambda account, _: replace(account, period=f"2026-{int(account.period[5:]) + 1:02}")),
+)
 
 _TROUBLES: dict[str, Callable[[World], None]] = {
     "kill": World._trouble_kill,
