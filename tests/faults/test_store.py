@@ -57,13 +57,14 @@ async def test_23_a_store_that_is_busy_for_a_moment_is_waited_for(wire: Wire) ->
         assert len(edge.sent()) == 1
 
 
-async def test_23_a_store_that_stays_busy_refuses_hard_budgets_and_is_not_hammered(wire: Wire) -> None:
+@pytest.mark.parametrize("fate", [Fate.BUSY, Fate.BROKEN])
+async def test_23_a_store_that_stays_busy_refuses_hard_budgets_and_is_not_hammered(wire: Wire, fate: Fate) -> None:
     """503 with Retry-After in time, nothing sent to the provider; who has no hard budget is served. Then all is well."""
     async with over(wire.setting) as edge:
         name = await budget(edge)
         hard, soft = await edge.key(PAYING), await edge.key("other")
         assert [200, 200] == [(await ask(edge, key)).status for key in (hard, soft)]
-        wire.judge = lambda asked: Fate.BUSY if asked.writes_to(b"") else Fate.PASS
+        wire.judge = lambda asked: fate if asked.writes_to(b"") else Fate.PASS
         (refused, took), served = await asyncio.gather(timed(edge, hard), ask(edge, soft))
         hammered = len(wire.met)
         wire.judge = lambda _asked: Fate.PASS
@@ -144,6 +145,8 @@ async def test_25_a_412_is_read_again(wire: Wire, elsewhere: Tables) -> None:
         assert 3 == wire.conflicts(412) - before
         found = await settled(edge, name)
         assert (2, {IntentState.DONE}) == (len(found.attempts), found.states)
+        table = elsewhere.table(rows.TABLE)
+        assert 2 == len([row for name in (rows.SESSIONS, rows.CLOSED) async for row in table.query(name)])
 
 
 async def test_26_a_409_replays_the_result(wire: Wire) -> None:
