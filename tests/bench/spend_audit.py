@@ -29,7 +29,7 @@ SPENT: Final = 0.999
 UNCOVERED: Final = "a budget does not cover"
 MAYBE_SENT: Final = frozenset({LOST, FailureKind.CANCELLED.value})
 """Outcomes of attempts that may have ended before they were sent: nobody can know, so they are charged."""
-MAY_BE_LATE: Final = 0.005
+MAY_BE_LATE: Final = 0.01
 """The share of requests that may be told, after two seconds, that the store did not answer: it shares the machine with all."""
 USAGE_SECONDS: Final = 1.0
 """What a killed process may lose of requests that cost nothing: usage waits a moment for company before it is written."""
@@ -97,6 +97,8 @@ def _callers(verdict: Verdict, found: Evidence) -> None:
     verdict.hold(
         "told that the store is late, and asked again", late := outcomes[LATE], rule, holds=late <= MAY_BE_LATE * asked
     )
+    broke = min((one.ended for one in found.told if one.outcome == "refused"), default=0.0)
+    verdict.tell("of them after the first refusal", sum(one.outcome == LATE and one.ended >= broke for one in found.told))
     bad = [one for one in found.told if one.outcome not in {"answered", "refused", "left", "lost", LATE}]
     excused = [one for one in bad if _excused(one, found)]
     verdict.tell("streams the provider broke, or failures of which no other candidate was affordable", len(excused))
