@@ -25,6 +25,9 @@ from shared.ledger import Hold, Intent
 CHEAPER_TIERS: Final = frozenset({"flex", "batch"})
 """Service tiers that bill at most the standard rates wherever there are any."""
 
+SURCHARGED: Final = frozenset({"enable_search", "inference_geo", "models", "plugins", "search_parameters", "speed"})
+"""Vendors' own fields that change who answers, or what it is billed at, behind the price list's back."""
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -107,8 +110,14 @@ class Spending:
         budgets: tuple[Budget, ...],
         accounts: tuple[Account, ...],
     ) -> Held:
+        hard = next(budget for budget in budgets if budget.hard)
+        if surcharged := SURCHARGED & requirements.parameters:
+            message = (
+                f"With `{min(surcharged)}` a provider bills other prices than those known here, and the budget {hard.id} covers "
+                "only calls whose cost is bounded. Leave the field out."
+            )
+            raise BudgetExceededError(message, budget=hard.id)
         if price is None or not _is_priced(price, requirements.service_tier):
-            hard = next(budget for budget in budgets if budget.hard)
             tier = "" if price is None else " at the `service_tier` that was asked for"
             message = (
                 f"The price of {deployment.id}{tier} is not known, and the budget {hard.id} covers only calls whose cost is "

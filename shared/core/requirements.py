@@ -28,8 +28,11 @@ TOKENS_PER_FILE: Final = 2_000
 """A document named by its id: its size is not in the request."""
 
 FILE_BOUND: Final = 200_000
-OVERHEAD_BOUND: Final = 64
+OVERHEAD_BOUND: Final = 256
+"""What chat templates put before a conversation: a date, a default system prompt."""
 MESSAGE_BOUND: Final = 16
+TOOLS_BOUND: Final = 1_024
+"""The system prompt that vendors add, and bill, where there are tools: Anthropic's has up to 800 tokens."""
 
 EMBEDDINGS_TASK: Final = "embeddings"
 
@@ -175,7 +178,7 @@ def _measure_input(value: object, size: _Size) -> None:
             size.add_text(item)
             size.add(0, _NODE_BOUND)
         elif isinstance(item, list):
-            size.add(len(item), len(item))
+            size.add(len(item), len(item) + _NODE_BOUND)
         else:
             size.add(1, 1)
 
@@ -188,6 +191,7 @@ Reader = Callable[[Any, _Size, set[str]], None]
 def _read_tools(value: Any, size: _Size, capabilities: set[str]) -> None:
     if isinstance(value, list) and value:
         capabilities.add(Capability.TOOLS.value)
+        size.add(0, TOOLS_BOUND)
         _measure_json(value, size)
 
 

@@ -81,6 +81,14 @@ def test_a_conversation_that_used_tools_needs_them() -> None:
     assert {"tools"} == found.capabilities
 
 
+def test_bounds_have_room_for_what_vendors_add() -> None:
+    """A system prompt of their own where there are tools, marks around each list of tokens."""
+    tool = {"type": "function", "function": {"name": "f"}}
+    assert 1_000 <= chat("", tools=[tool]).input_tokens_bound - chat("").input_tokens_bound
+    lists = embeddings_requirements({"input": [[1]] * 2_000})
+    assert 3 * 2_000 <= lists.input_tokens_bound
+
+
 def test_sizes_are_bytes_over_four_and_four_a_message() -> None:
     """Expected: rounded up. Bound: no token is shorter than a byte, and every message has its frame."""
     assert 4 + 3 == chat("ninechars").input_tokens

@@ -106,6 +106,18 @@ async def test_a_service_tier_without_a_price_is_no_bounded_cost(bench: Make) ->
     assert 10 * 2000 + 5 * 4000 == found.cost
 
 
+@pytest.mark.parametrize("field", ["speed", "models", "search_parameters"])
+async def test_fields_that_change_the_price_are_refused_by_hard_budgets(bench: Make, field: str) -> None:
+    """A vendor's own field passes through, but not where the cost must be bounded."""
+    it = bench(registry("a/sol"))
+    asked = request(parameters=frozenset({field}), max_output_tokens=100)
+    await complete(it.gateway, CALLER, asked, request_id="req_1")
+
+    await budget(it, "1")
+    with pytest.raises(BudgetExceededError, match=field):
+        await complete(it.gateway, CALLER, asked, request_id="req_2")
+
+
 async def test_a_probe_is_held_at_its_bound(bench: Make) -> None:
     """What a probe may cost at most counts its input too."""
     it = bench(registry("a/sol"))

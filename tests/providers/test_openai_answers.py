@@ -156,6 +156,7 @@ def test_content_types(content_type: str, *, good: bool) -> None:
             },
             Usage(9, 11, reasoning=7),
         ),
+        ({"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 50}, Usage(9, 41, reasoning=37)),
         (USAGE | {"prompt_cache_hit_tokens": 5}, Usage(9, 4, cache_read=5)),
         (USAGE | {"prompt_tokens_details": {"cached_tokens": 99, "cache_write_tokens": 9}}, Usage(9, 4, cache_read=9)),
         (USAGE | {"prompt_tokens_details": None, "completion_tokens_details": 7}, Usage(9, 4)),

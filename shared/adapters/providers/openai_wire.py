@@ -104,7 +104,8 @@ def _flaw(items: Any, part: str) -> str | None:
 def read_usage(payload: dict[str, Any]) -> Usage | None:
     """Return the tokens a payload reports, None when it reports none or nonsense.
 
-    A vendor whose ``total_tokens`` shows that reasoning is not part of its ``completion_tokens`` (xAI) gets it added.
+    Where ``total_tokens`` shows that reasoning is not part of ``completion_tokens``, it is added: xAI tells it
+    apart, Gemini does not.
     """
     usage = payload.get("usage")
     if not isinstance(usage, dict):
@@ -116,8 +117,10 @@ def read_usage(payload: dict[str, Any]) -> Usage | None:
     of_input = of_input if isinstance(of_input, dict) else {}
     of_output = of_output if isinstance(of_output, dict) else {}
     reasoning = count(of_output.get("reasoning_tokens")) or 0
-    if reasoning and usage.get("total_tokens") == input_tokens + output_tokens + reasoning:
-        output_tokens += reasoning
+    unlisted = (count(usage.get("total_tokens")) or 0) - input_tokens - output_tokens
+    if unlisted > 0:
+        output_tokens += unlisted
+        reasoning = max(reasoning, unlisted)
     cached = of_input.get("cached_tokens", usage.get("prompt_cache_hit_tokens"))  # the latter is DeepSeek's
     cache_read = min(count(cached) or 0, input_tokens)
     return Usage(
