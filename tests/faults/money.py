@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from shared.gateway import Gateway
 from shared.ledger import IntentRow, IntentState, rows
 from shared.ports import Tables
 from tests.functions.harness import SETTINGS, Edge, Reply, running
@@ -64,9 +65,15 @@ async def ask(edge: Edge, headers: dict[str, str], content: str = "Hello", **fie
     return await edge.post(CHAT, chat(content, **fields), headers=headers)
 
 
+async def finish(gateway: Gateway) -> None:
+    """Write usage, then have the ledger settle and give back all it holds, as when a process ends. It can be used again."""
+    await gateway.usage.flush()
+    await gateway.ledger.aclose()
+
+
 async def settled(edge: Edge, name: str) -> Books:
     """Let the ledger settle and give back all it holds, then read the books, which must add up to the nano-dollar."""
-    await edge.gateway.ledger.aclose()
+    await finish(edge.gateway)
     found = await books(edge.gateway.tables, name)
     assert found.spent == sum(found.charges)
     assert found.held == 0

@@ -138,7 +138,7 @@ async def test_36_a_client_that_leaves_before_the_money_is_held_costs_nothing(ed
 @pytest.mark.parametrize("stream", [False, True])
 async def test_37_a_replay_is_the_same_answer_and_costs_nothing(edge: Edge, stream: bool) -> None:  # noqa: FBT001
     """Same body: the first answer, also when the budget is used up by now; another body: 409; running: 409."""
-    name = await budget(edge, "0.0002")
+    name = await budget(edge, "0.001")
     key = {**await edge.key(PAYING), "idempotency-key": "k-1"}
     one = await ask(edge, key, stream=stream)
     while (await ask(edge, {**key, "idempotency-key": f"k{len(edge.sent())}"})).status == 200:

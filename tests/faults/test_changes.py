@@ -12,7 +12,7 @@ import pytest
 from shared import bootstrap
 from shared.adapters.clock import SystemClock
 from shared.ledger import AccountKey, IntentState, rows
-from tests.faults.money import CHAT, INPUT, OUTPUT, PAYING, ask, budget, chat, over, settled
+from tests.faults.money import CHAT, INPUT, OUTPUT, PAYING, ask, budget, chat, finish, over, settled
 from tests.functions.harness import CATALOG, Edge
 
 TEXT = Path(CATALOG).read_text()
@@ -135,7 +135,7 @@ async def test_a_period_that_ends_while_money_is_held(edge: Edge) -> None:
     """What was admitted before midnight is settled in that day, though it ends in the next; the new day has its whole limit."""
     clock = edge.gateway.clock
     assert isinstance(clock, Moved)
-    name = await budget(edge, cycle="day", limit="0.0002")
+    name = await budget(edge, cycle="day", limit="0.001")
     key = await edge.key(PAYING)
     begun = (await edge.get(f"/v1/budgets/{name}")).json["period"]["key"]
 
@@ -150,7 +150,7 @@ async def test_a_period_that_ends_while_money_is_held(edge: Edge) -> None:
 
     text = await streamed(edge, key, midnight)
     assert 200 == (await ask(edge, key)).status
-    await edge.gateway.ledger.aclose()
+    await finish(edge.gateway)
     table = edge.gateway.tables.table(rows.TABLE)
     entity = await table.get(rows.account_partition(AccountKey(name, begun)), rows.HEAD)
     assert entity is not None

@@ -28,7 +28,7 @@ from shared.gateway import Gateway
 from shared.ledger import IntentState, Ledger, LedgerPolicy
 from shared.recovery import LOST, recover
 from tests.e2e.harness import Host, hosting
-from tests.faults.money import CHAT, INPUT, OUTPUT, PAYING, Books, ask, books, budget, chat, over, settled
+from tests.faults.money import CHAT, INPUT, OUTPUT, PAYING, Books, ask, books, budget, chat, finish, over, settled
 from tests.functions.harness import CATALOG, SETTINGS, Edge
 
 HASTY = LedgerPolicy(ttl=0.5, skew=0.0)
@@ -117,7 +117,7 @@ async def test_29_a_kill_in_mid_call_is_charged_once_at_the_estimate(tmp_path: P
             after = await only(gateway)
             estimate = before.attempts[0].estimate
             assert ({IntentState.CHARGED}, estimate, 0) == (after.states, after.spent, after.held)
-            assert 50 * OUTPUT < estimate < 50 * OUTPUT + 200 * INPUT
+            assert 50 * OUTPUT < estimate < 50 * OUTPUT + 2_000 * INPUT
             stored = await gateway.usage.find(after.attempts[0].request_id)
             assert stored is not None
             record = stored.record
@@ -218,7 +218,7 @@ async def test_32_a_clock_five_minutes_off_overspends_nothing(
             if number % 6 == 0:
                 await recover(other)
                 await recover(edge.gateway)
-        await other.ledger.aclose()
+        await finish(other)
         holder.use(edge.gateway)
         found = await settled(edge, name)
 

@@ -15,7 +15,7 @@ from shared.ledger import AccountKey, IntentState, rows
 from shared.ledger.policy import DEFAULT_POLICY
 from shared.ports import Tables
 from tests.azurite.process import Azurite
-from tests.faults.money import PAYING, PERIOD, ask, budget, over, settled
+from tests.faults.money import PAYING, PERIOD, ask, budget, finish, over, settled
 from tests.faults.wire import Asked, Fate, Wire, first
 from tests.functions.harness import Edge, Reply
 
@@ -91,7 +91,7 @@ async def test_24_an_unknown_outcome_is_told_by_the_token(wire: Wire, fate: Fate
         key = await edge.key(PAYING)
         for _ in range(after):
             assert (await ask(edge, key)).status == 200
-            await edge.gateway.ledger.aclose()
+            await finish(edge.gateway)
         wire.judge = first(fate, what)
         reply = await ask(edge, key)
 
@@ -108,7 +108,7 @@ async def test_24_a_settlement_of_unknown_outcome_charges_once(wire: Wire, fate:
         name = await budget(edge)
         key = await edge.key(PAYING)
         assert (await ask(edge, key)).status == 200
-        await edge.gateway.ledger.aclose()
+        await finish(edge.gateway)
         wire.judge = first(fate, lambda asked: intent(asked) and b'"state":"d"' in asked.body.replace(b" ", b""))
         reply = await ask(edge, key)
         found = await settled(edge, name)
@@ -126,7 +126,7 @@ async def test_25_a_412_is_read_again(wire: Wire, elsewhere: Tables) -> None:
         name = await budget(edge)
         key = await edge.key(PAYING)
         assert (await ask(edge, key)).status == 200
-        await edge.gateway.ledger.aclose()
+        await finish(edge.gateway)
         left = 3
 
         async def meddle(asked: Asked) -> None:
