@@ -113,7 +113,7 @@ class Spending:
         hard = next(budget for budget in budgets if budget.hard)
         if surcharged := SURCHARGED & requirements.parameters:
             message = (
-                f"With `{min(surcharged)}` a provider bills other prices than those known here, and the budget {hard.id} covers "
+                f"With `{min(surcharged)}` a provider bills other prices than are known, and the budget {hard.id} covers "
                 "only calls whose cost is bounded. Leave the field out."
             )
             raise BudgetExceededError(message, budget=hard.id)
