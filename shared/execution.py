@@ -27,6 +27,8 @@ from shared.ports import Call
 from shared.spending import Held, Spending
 
 OUTPUT_LIMITS: Final = frozenset({"max_tokens", "max_completion_tokens"})
+MAX_NAME: Final = 256
+"""Characters kept of the model's name a caller asked for: it may be anything."""
 USUAL_OUTPUT: Final = 256
 """Tokens of output a request without a limit counts for against tokens per minute, until it has ended."""
 CHARACTERS_PER_TOKEN: Final = 4
@@ -208,7 +210,7 @@ class Execution:
             "project": caller.project,
             "tags": caller.tags,
             "operation": requirements.operation,
-            "original_model": requirements.model,
+            "original_model": requirements.model[:MAX_NAME],
             "task": requirements.task,
             "stream": requirements.stream,
             "started_at": self.began_at,
@@ -373,7 +375,7 @@ class Execution:
             key_id=self.caller.key_id,
             project=self.caller.project,
             operation=requirements.operation,
-            original_model=requirements.model,
+            original_model=requirements.model[:MAX_NAME],
             task=requirements.task,
             stream=requirements.stream,
             started_at=self.began_at,

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any, Final
 
 from shared.core import pricing, router
-from shared.core.budgets import Account, AtEnd, Budget, account_of
+from shared.core.budgets import Account, AtEnd, Budget, account_of, period_of
 from shared.core.chat import ModelPreferences, Objective, Requirements, Usage
 from shared.core.errors import BudgetExceededError
 from shared.core.records import Caller
@@ -27,6 +27,9 @@ CHEAPER_TIERS: Final = frozenset({"flex", "batch"})
 
 SURCHARGED: Final = frozenset({"enable_search", "inference_geo", "models", "plugins", "search_parameters", "speed"})
 """Vendors' own fields that change who answers, or what it is billed at, behind the price list's back."""
+
+AGAIN: Final = 0.25
+"""Seconds a request that was refused for one candidate waits for the money of another, cheaper one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ class Spending:
                 return Held(await self._gateway.ledger.reserve(intent, accounts, candidate.worst_cost or 0), price)
             return await self._hold_hard(requirements, deployment, price, intent=intent, budgets=budgets, accounts=accounts)
         except BudgetExceededError as error:
-            self._exceeded = self._exceeded or error
+            self._exceeded = self._exceeded or _dated(error, budgets, self._moment)
             return None
 
     async def _hold_hard(
@@ -134,12 +137,13 @@ class Spending:
         return Held(hold, price, bound or None)
 
     async def _reserve(self, intent: Intent, accounts: tuple[Account, ...], amount: int, *, least: int) -> Hold:
-        """Reserve, but do not wait again for what this request has waited for: it has candidates of the same price."""
+        """Reserve. A request waits for money once, not again at each of its candidates."""
         for account in accounts:
             if account.hard and least >= self._short.get(account.budget, least + 1):
                 raise self.exceeded
+        wait = AGAIN if self._short else None
         try:
-            return await self._gateway.ledger.reserve(intent, accounts, amount, least=least)
+            return await self._gateway.ledger.reserve(intent, accounts, amount, least=least, wait=wait)
         except BudgetExceededError as error:
             self._short[error.budget] = min(least, self._short.get(error.budget, least))
             raise
@@ -164,6 +168,16 @@ class Spending:
     def release(self, held: Held) -> None:
         """Give back what was held for an attempt that was not sent."""
         self._gateway.ledger.void(held.hold)
+
+
+def _dated(error: BudgetExceededError, budgets: tuple[Budget, ...], moment: float) -> BudgetExceededError:
+    """Return a refusal that says when the budget's next period begins."""
+    budget = next((one for one in budgets if one.id == error.budget), None)
+    end = None if budget is None else period_of(budget.cycle, budget.time_zone, moment).end
+    if end is None:
+        return error
+    begins = datetime.fromtimestamp(end, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return BudgetExceededError(f"{error.message} The next period begins {begins}.", budget=error.budget, resets_at=end)
 
 
 def _is_priced(price: Price, service_tier: str | None) -> bool:

@@ -105,11 +105,20 @@ class Ledger:
 
     # ---- the way of a request ----------------------------------------------------------------------------------------
 
-    async def reserve(self, intent: Intent, accounts: tuple[Account, ...], amount: int, *, least: int | None = None) -> Hold:
+    async def reserve(
+        self,
+        intent: Intent,
+        accounts: tuple[Account, ...],
+        amount: int,
+        *,
+        least: int | None = None,
+        wait: float | None = None,
+    ) -> Hold:
         """Hold ``amount`` nano-USD (or less, but at least ``least``) on every account, before anything is sent.
 
         With a hard account this returns once the intent is in the store. Otherwise it returns at once, and the intent is
-        written soon: a kill within that time loses it. Raise `BudgetExceededError`, or `StorageUnavailableError` when a
+        written soon: a kill within that time loses it. ``wait`` is how long (seconds) to wait for money that others hold, None
+        for the policy's. Raise `BudgetExceededError`, or `StorageUnavailableError` when a
         hard account's store did not answer in time.
         """
         if amount < 0:
@@ -118,7 +127,7 @@ class Ledger:
         self._open.setdefault(intent.request_id, self._clock.now())
         if not any([account.hard for account in accounts]):  # noqa: C419  (a list is faster for the usual none or one)
             return self._hold_softly(intent, accounts, amount)
-        deadline = self._clock.monotonic() + self._policy.wait
+        deadline = self._clock.monotonic() + (self._policy.wait if wait is None else min(wait, self._policy.wait))
         for _ in range(MAX_SESSIONS_LOST):
             session = self._current()
             session.busy += 1

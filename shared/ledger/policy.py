@@ -11,13 +11,15 @@ class LedgerPolicy:
     """How long things wait and how much is taken at once.
 
     ``gather`` is how long settlements wait for company before they are written; ``wait`` how long a reservation waits for
-    money or the store; ``ttl`` how long a session's fence may stay unchanged before recovery takes the session over. A lease
-    takes what it will need within ``horizon``, at most ``share`` of what is left, and asks again below ``prefetch`` of that.
-    For ``idle`` seconds after its last call it keeps what one call needs, if that is at most ``standby`` of what is left.
+    money or the store, and ``grace`` how much longer for money that is there and on its way; ``ttl`` how long a session's
+    fence may stay unchanged before recovery takes the session over. A lease takes what it will need within ``horizon``, at
+    most ``share`` of what is left, and asks again below ``prefetch`` of that. For ``idle`` seconds after its last call it
+    keeps what one call needs, if that is at most ``standby`` of what is left.
     """
 
     gather: float = 0.1
     wait: float = 2.0
+    grace: float = 0.8
     ttl: float = 30.0
     tick: float = 1.0
     fold_every: float = 2.0

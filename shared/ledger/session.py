@@ -87,7 +87,7 @@ class Session:
         `StorageUnavailableError` or `SessionLostError`.
         """
         leases = tuple([self.lease(account) for account in accounts])
-        waiter = _Waiter(leases, amount, least, deadline, self._round)
+        waiter = _Waiter(leases, amount, least, self._clock.monotonic(), deadline, self._round)
         if not self._contended(leases) and self._served(waiter):
             return waiter.outcome()
         self._waiting.append(waiter)
@@ -95,7 +95,7 @@ class Session:
         if self._pump is None or self._pump.done():
             self._pump = asyncio.get_running_loop().create_task(self._ask(), name="switchyard-ledger-leases")
         try:
-            async with asyncio.timeout(deadline - self._clock.monotonic() + SPREAD * 4):
+            async with asyncio.timeout(deadline - self._clock.monotonic() + self._policy.grace):
                 await waiter.done
         except BaseException as error:
             if waiter.taken is not None:
@@ -146,7 +146,7 @@ class Session:
             if not lease.account.hard or lease.available >= waiter.least:
                 continue
             # Only a look at the head since it was asked, or just before, can refuse: else it is the store that is late.
-            known = lease.seen_at >= waiter.deadline - self._policy.wait - FRESH
+            known = lease.seen_at >= waiter.asked_at - FRESH
             if known and not lease.could_get(waiter.least):
                 waiter.short = lease
                 if now >= waiter.deadline or lease.out_of_money(waiter.least):
@@ -292,6 +292,7 @@ class _Waiter:
     leases: tuple[Lease, ...]
     amount: int
     least: int
+    asked_at: float
     deadline: float
     round: int
     done: asyncio.Future[None] | None = None

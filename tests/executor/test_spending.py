@@ -34,10 +34,18 @@ class Counting(Ledger):
 
     reservations = 0
 
-    async def reserve(self, intent: Intent, accounts: tuple[Account, ...], amount: int, *, least: int | None = None) -> Hold:
+    async def reserve(
+        self,
+        intent: Intent,
+        accounts: tuple[Account, ...],
+        amount: int,
+        *,
+        least: int | None = None,
+        wait: float | None = None,
+    ) -> Hold:
         """Count, and reserve."""
         self.reservations += 1
-        return await super().reserve(intent, accounts, amount, least=least)
+        return await super().reserve(intent, accounts, amount, least=least, wait=wait)
 
 
 async def budget(bench: Bench, limit: str, **fields: object) -> str:
@@ -98,8 +106,20 @@ async def test_what_a_budget_does_not_cover_is_refused_unsent(bench: Make) -> No
         await complete(it.gateway, CALLER, request(max_output_tokens=100), request_id="req_1")
 
     assert (name, []) == (refused.value.budget, it.provider.asked)
+    assert refused.value.resets_at is None  # it is for good: there is no next period
     assert it.record.outcome == "over_budget"
     assert await spent(it, name) == 0
+
+
+async def test_a_refusal_says_when_the_next_period_begins(bench: Make) -> None:
+    """A month's budget names the first of the next month, in the message and as a moment."""
+    it = bench(registry("a/sol"))
+    await budget(it, "0.0001", cycle="month", time_zone="Europe/Berlin")
+
+    with pytest.raises(BudgetExceededError, match=r"next period begins 2026-11-30T23:00:00Z") as refused:
+        await complete(it.gateway, CALLER, request(max_output_tokens=100), request_id="req_1")
+
+    assert 1_796_079_600 == refused.value.resets_at
 
 
 async def test_a_cheaper_candidate_is_asked_when_the_dear_one_does_not_fit(bench: Make) -> None:
