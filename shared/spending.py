@@ -7,26 +7,24 @@ could be billed at. Where a hard budget applies, an unknown price is refused, an
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from functools import lru_cache
 from typing import Any, Final
 
-from shared.core import pricing, router
+from shared.core import bounds, pricing
 from shared.core.budgets import Account, AtEnd, Budget, account_of, period_of
 from shared.core.chat import ModelPreferences, Objective, Requirements, Usage
 from shared.core.errors import BudgetExceededError
 from shared.core.records import Caller
-from shared.core.registry import Deployment, Price, Registry
+from shared.core.registry import Deployment, Model, Price, Registry
 from shared.core.route import Candidate
 from shared.gateway import Gateway
 from shared.ledger import Hold, Intent
 
-CHEAPER_TIERS: Final = frozenset({"flex", "batch"})
-"""Service tiers that bill at most the standard rates wherever there are any."""
-
-SURCHARGED: Final = frozenset({"enable_search", "inference_geo", "models", "plugins", "search_parameters", "speed"})
-"""Vendors' own fields that change who answers, or what it is billed at, behind the price list's back."""
+_log = logging.getLogger(__name__)
 
 AGAIN: Final = 0.25
 """Seconds a request that was refused for one candidate waits for the money of another, cheaper one."""
@@ -114,26 +112,27 @@ class Spending:
         accounts: tuple[Account, ...],
     ) -> Held:
         hard = next(budget for budget in budgets if budget.hard)
-        if surcharged := SURCHARGED & requirements.parameters:
+        if surcharged := bounds.surcharges(requirements):
             message = (
                 f"With `{min(surcharged)}` a provider bills other prices than are known, and the budget {hard.id} covers "
-                "only calls whose cost is bounded. Leave the field out."
+                "only calls whose cost is bounded. Leave it out."
             )
             raise BudgetExceededError(message, budget=hard.id)
-        if price is None or not _is_priced(price, requirements.service_tier):
+        if price is None or not bounds.is_priced(price, requirements.service_tier):
             tier = "" if price is None else " at the `service_tier` that was asked for"
             message = (
                 f"The price of {deployment.id}{tier} is not known, and the budget {hard.id} covers only calls whose cost is "
                 "bounded. Ask for another model, or have its price added to the catalog."
             )
             raise BudgetExceededError(message, budget=hard.id)
-        bound = _output_bound(requirements, deployment, self._registry)
-        amount = _worst(price, requirements, bound)
+        model = self._registry.models[deployment.model]
+        bound = _output_bound(requirements, model, self._registry)
+        amount = _worst(price, requirements, model, bound)
         floors = [budget.floor_tokens for budget in budgets if budget.hard and budget.at_end is AtEnd.CLAMP]
         floor = min(max(floors), bound) if floors and len(floors) == sum(budget.hard for budget in budgets) else bound
-        hold = await self._reserve(intent, accounts, amount, least=_worst(price, requirements, floor))
+        hold = await self._reserve(intent, accounts, amount, least=_worst(price, requirements, model, floor))
         if hold.amount < amount:
-            bound = _affordable(price, requirements, hold.amount, low=floor, high=bound)
+            bound = _affordable(price, requirements, model, hold.amount, low=floor, high=bound)
         return Held(hold, price, bound or None)
 
     async def _reserve(self, intent: Intent, accounts: tuple[Account, ...], amount: int, *, least: int) -> Hold:
@@ -160,6 +159,8 @@ class Spending:
             ledger.void(held.hold, facts=facts)
             return 0
         cost = None if held.price is None else pricing.cost(held.price, usage)
+        if held.hard and held.price is not None and not bounds.is_priced(held.price, usage.service_tier):
+            _tell_once(str(held.hold.intent.facts.get("deployment", "a deployment")), usage.service_tier or "")
         if held.hard and (cost is None or not usage.exact):
             cost = max(cost or 0, held.hold.amount)
         ledger.settle(held.hold, cost or 0, facts=facts)
@@ -180,28 +181,29 @@ def _dated(error: BudgetExceededError, budgets: tuple[Budget, ...], moment: floa
     return BudgetExceededError(f"{error.message} The next period begins {begins}.", budget=error.budget, resets_at=end)
 
 
-def _is_priced(price: Price, service_tier: str | None) -> bool:
-    """Say whether the rates of a tier are known, or are below those that are."""
-    return service_tier in CHEAPER_TIERS or pricing.rates_for(price, 0, service_tier) is not None
+@lru_cache(maxsize=256)
+def _tell_once(deployment: str, service_tier: str) -> None:
+    """Say that a call may have passed its bound. Being cached, it says so once for each tier of a deployment."""
+    said = "overrun possible: %s billed at the service tier %.40r, whose rates are not in the catalog; the bound is charged"
+    _log.warning(said, deployment, service_tier)
 
 
-def _output_bound(requirements: Requirements, deployment: Deployment, registry: Registry) -> int:
+def _output_bound(requirements: Requirements, model: Model, registry: Registry) -> int:
     """Return the most tokens a choice may have under a hard budget: what is sent upstream if the caller set no limit."""
     bounded = requirements if requirements.budget_limit is not None else replace(requirements, budget_limit=0)
-    return router.output_bound(bounded, registry.models[deployment.model], registry.policy)
+    return bounds.output_bound(bounded, model, registry.policy)
 
 
-def _worst(price: Price, requirements: Requirements, output_tokens: int) -> int:
-    return pricing.worst_case(
-        price, input_tokens=requirements.input_tokens_bound, output_tokens=output_tokens, n=requirements.n
-    )
+def _worst(price: Price, requirements: Requirements, model: Model, output_tokens: int) -> int:
+    most_input = bounds.input_bound(requirements, model)
+    return pricing.worst_case(price, input_tokens=most_input, output_tokens=bounds.billed_output(requirements, output_tokens))
 
 
-def _affordable(price: Price, requirements: Requirements, amount: int, *, low: int, high: int) -> int:
+def _affordable(price: Price, requirements: Requirements, model: Model, amount: int, *, low: int, high: int) -> int:
     """Return the longest output an amount covers; ``low`` is known to be covered, ``high`` not to be."""
     while high - low > 1:
         middle = (low + high) // 2
-        if _worst(price, requirements, middle) <= amount:
+        if _worst(price, requirements, model, middle) <= amount:
             low = middle
         else:
             high = middle

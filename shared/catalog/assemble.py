@@ -262,6 +262,7 @@ def _model(name: str, entry: ModelEntry, lifecycle: LifecycleFacts) -> Model:
         tasks=tuple(entry.tasks),
         context_window=entry.context_window,
         max_output_tokens=entry.max_output_tokens,
+        image_tokens=entry.image_tokens,
         dimensions=entry.dimensions,
         quality=entry.quality,
         latency_ms=entry.latency_ms,

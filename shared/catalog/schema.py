@@ -134,12 +134,16 @@ class DeploymentEntry(Entry):
 
 
 class ModelEntry(Entry):
-    """The weights. ``auto`` (may the router choose it unasked) is true for a model that is generally available."""
+    """The weights. ``auto`` (may the router choose it unasked) is true for a model that is generally available.
+
+    ``image_tokens`` is the most that its provider bills for one picture: limits on money count with it, or with 75,000.
+    """
 
     capabilities: list[Name] = Field(min_length=1)
     tasks: list[Name] = Field(default_factory=list)
     context_window: Positive | None = None
     max_output_tokens: Positive | None = None
+    image_tokens: Positive | None = None
     dimensions: Positive | None = None
     quality: Share = 0.5
     latency_ms: Milliseconds = 1000.0

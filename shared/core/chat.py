@@ -108,11 +108,15 @@ class ModelPreferences:
 class Requirements:
     """All that routing may look at in a request. Holds no text of the caller.
 
-    ``input_tokens`` is the expected size of the input, ``input_tokens_bound`` a sound upper bound (for worst-case prices).
+    ``input_tokens`` is the expected size of the input, ``input_tokens_bound`` a sound upper bound (for worst-case prices) of
+    all but its ``images``, whose size depends on the model, and of what is ``unsized``: documents, recordings, whatever is only
+    named, of which nobody but the provider knows how long it is. ``prediction_bound`` bounds the tokens of an output the caller
+    predicts: those that do not come true are billed on top of the answer.
     ``max_output_tokens`` is per choice and None when the caller set no limit; ``n`` is the number of choices.
     ``budget_limit`` is the most the whole request may cost, in nano-USD.
     ``subject`` is who sticky experiments assign: a stable opaque string.
     ``parameters`` are the names of the top-level wire fields sent, so that a candidate that can't honour one can be left out.
+    ``surcharged`` are the fields whose value makes providers bill what no price list has.
     """
 
     operation: Operation
@@ -121,8 +125,12 @@ class Requirements:
     task_given: bool = False
     capabilities: frozenset[str] = frozenset()
     parameters: frozenset[str] = frozenset()
+    surcharged: frozenset[str] = frozenset()
     input_tokens: int = 0
     input_tokens_bound: int = 0
+    images: int = 0
+    unsized: bool = False
+    prediction_bound: int = 0
     max_output_tokens: int | None = None
     n: int = 1
     stream: bool = False
@@ -145,7 +153,8 @@ class InferenceRequest:
 class Usage:
     """Tokens of one attempt, as inclusive totals, which is OpenTelemetry's way.
 
-    Cache reads and writes are part of ``input_tokens``, reasoning is part of ``output_tokens``. ``service_tier`` is the
+    Cache reads and writes are part of ``input_tokens``, ``cache_creation_long`` (kept for an hour) is part of
+    ``cache_creation``, reasoning is part of ``output_tokens``. ``service_tier`` is the
     tier the provider says it billed. ``exact`` is False when the provider never reported and the numbers are what was seen
     going by: an underestimate.
     """
@@ -157,6 +166,7 @@ class Usage:
     reasoning: int = 0
     service_tier: str | None = None
     exact: bool = True
+    cache_creation_long: int = 0
 
 
 @dataclass(frozen=True, slots=True)

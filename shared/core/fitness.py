@@ -13,12 +13,13 @@ from datetime import date
 from functools import lru_cache
 from typing import Final
 
+from shared.core.bounds import billed_output, input_bound, is_bounded, output_bound, surcharges
 from shared.core.chat import Capability, Operation, Requirements
 from shared.core.errors import ModelNotFoundError
 from shared.core.health import BreakerState, HealthSnapshot
 from shared.core.meter import Meter, meter
 from shared.core.pricing import price_on, usd
-from shared.core.registry import Deployment, Lifecycle, Model, Provider, Registry, RoutingPolicy
+from shared.core.registry import Deployment, Lifecycle, Model, Price, Provider, Registry, RoutingPolicy
 from shared.core.route import Dropped, Reason, ReasonCode
 
 CERTAIN_SHARE: Final = 0.85
@@ -42,6 +43,7 @@ class Fact:
     deployment: Deployment
     model: Model
     provider: Provider
+    price: Price | None
     meter: Meter | None
     capabilities: frozenset[str]
     refuses: frozenset[str]
@@ -113,6 +115,7 @@ def _fact(registry: Registry, deployment: Deployment, place: int, day: date) -> 
         deployment=deployment,
         model=model,
         provider=provider,
+        price=price,
         meter=None if price is None else meter(price),
         capabilities=model.capabilities | implied,
         refuses=model.unsupported_parameters | provider.unsupported_parameters,
@@ -210,29 +213,12 @@ def expected_cost(fact: Fact, demands: Demands) -> int | None:
 
 
 def worst_cost(fact: Fact, demands: Demands) -> int | None:
-    """Return the most the request can cost there in nano-USD; None when the price is not known."""
-    if fact.meter is None:
-        return None
+    """Return the most the request can cost there in nano-USD; None when nobody knows: see `is_bounded`."""
     requirements = demands.requirements
+    if fact.meter is None or not is_bounded(requirements, fact.price):
+        return None
     bound = output_bound(requirements, fact.model, demands.policy)
-    return fact.meter.worst_case(requirements.input_tokens_bound, bound * requirements.n)
-
-
-def output_bound(requirements: Requirements, model: Model, policy: RoutingPolicy) -> int:
-    """Return the most tokens one choice can have; 0 for an operation without output.
-
-    That is the caller's limit, else the model's own, else the catalog's default. A request with a ``budget_limit`` and no limit
-    on its output is held to the default, or it would be priced at the longest answer there could be: who sends it must send
-    this bound along.
-    """
-    if requirements.operation is Operation.EMBEDDINGS:
-        return 0
-    if requirements.max_output_tokens is not None:
-        return requirements.max_output_tokens
-    default, own = policy.default_max_output_tokens, model.max_output_tokens
-    if own is None:
-        return default
-    return own if requirements.budget_limit is None else min(own, default)
+    return fact.meter.worst_case(input_bound(requirements, fact.model), billed_output(requirements, bound))
 
 
 def latency_of(fact: Fact, health: HealthSnapshot) -> float:
@@ -330,10 +316,18 @@ def _budget(fact: Fact, demands: Demands) -> Reason | None:
     worst = worst_cost(fact, demands)
     limit = demands.requirements.budget_limit or 0
     if worst is None:
-        return Reason(ReasonCode.UNKNOWN_PRICE, f"{fact.id} has no known price, so it can't be held to budget_limit")
+        return Reason(ReasonCode.UNKNOWN_PRICE, f"{fact.id} {_unbounded(fact, demands)}, so it can't be held to budget_limit")
     if worst <= limit:
         return None
     return Reason(ReasonCode.BUDGET, f"{fact.id} could cost up to ${usd(worst):.6f}, over the limit of ${usd(limit):.6f}")
+
+
+def _unbounded(fact: Fact, demands: Demands) -> str:
+    if fact.price is None:
+        return "has no known price"
+    if surcharged := surcharges(demands.requirements):
+        return f"may bill other prices than are known for `{min(surcharged)}`"
+    return "has no known price at the service_tier that was asked for"
 
 
 def _callable(fact: Fact, demands: Demands) -> Reason | None:

@@ -23,6 +23,9 @@ _UNITS_PER_NANO: Final = 10**6
 STANDARD_TIERS: Final = frozenset({None, "", "auto", "default", "standard", "scale"})
 """Service tiers a provider may report that bill at the base rates."""
 
+LONG_CACHE_WRITE: Final = 2
+"""Anthropic, the only one who reports such tokens, bills twice the input rate for what stays cached for an hour."""
+
 
 def price_on(prices: tuple[Price, ...], day: date) -> Price | None:
     """Return the price in force on a day: the latest whose date has come; None when there is none."""
@@ -40,12 +43,14 @@ def cost(price: Price, usage: Usage) -> int | None:
         return None
     cached = min(usage.cache_read, usage.input_tokens)
     written = min(usage.cache_creation, usage.input_tokens - cached)
+    kept = min(usage.cache_creation_long, written)
     reasoning = min(usage.reasoning, usage.output_tokens)
     return _rounded_up(
         rates,
         plain_input=usage.input_tokens - cached - written,
         cached=cached,
-        written=written,
+        written=written - kept,
+        kept=kept,
         plain_output=usage.output_tokens - reasoning,
         reasoning=reasoning,
     )
@@ -116,12 +121,13 @@ def dearest(rates: Rates) -> Rates:
 
 
 def _rounded_up(
-    rates: Rates, *, plain_input: int, plain_output: int, cached: int = 0, written: int = 0, reasoning: int = 0
+    rates: Rates, *, plain_input: int, plain_output: int, cached: int = 0, written: int = 0, kept: int = 0, reasoning: int = 0
 ) -> int:
     units = (
         plain_input * _scaled(rates.input)
         + cached * _scaled(rates.input if rates.cache_read is None else rates.cache_read)
         + written * _scaled(rates.input if rates.cache_creation is None else rates.cache_creation)
+        + kept * LONG_CACHE_WRITE * _scaled(rates.input)
         + plain_output * _scaled(rates.output)
         + reasoning * _scaled(rates.output if rates.reasoning is None else rates.reasoning)
     )

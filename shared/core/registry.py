@@ -115,7 +115,8 @@ class Model:
 
     ``capabilities`` are features (see `Capability`), ``tasks`` what it is suited for. ``quality`` is 0..1, ``latency_ms`` the
     typical time to an answer until measured. ``reasoning`` models take ``max_completion_tokens`` and refuse the parameters in
-    ``unsupported_parameters``. ``auto`` says whether the router may choose it for ``auto``.
+    ``unsupported_parameters``. ``auto`` says whether the router may choose it for ``auto``. ``image_tokens`` is the most that
+    one picture is billed, None when that is not known.
     """
 
     name: str
@@ -123,6 +124,7 @@ class Model:
     tasks: tuple[str, ...] = ()
     context_window: int | None = None
     max_output_tokens: int | None = None
+    image_tokens: int | None = None
     dimensions: int | None = None
     quality: float = 0.5
     latency_ms: float = 1000.0

@@ -19,15 +19,11 @@ TOKENS_PER_MESSAGE: Final = 4
 """Role and separators, as chat templates add them."""
 
 TOKENS_PER_IMAGE: Final = 800
-"""A picture of common size at high detail; bounds take `IMAGE_BOUND`."""
-
-IMAGE_BOUND: Final = 8_000
-"""More than any provider's formula gives for its largest picture after it has been scaled down."""
+"""A picture of common size at high detail. What it can be at most depends on the model: see `shared.core.bounds`."""
 
 TOKENS_PER_FILE: Final = 2_000
 """A document named by its id: its size is not in the request."""
 
-FILE_BOUND: Final = 200_000
 OVERHEAD_BOUND: Final = 256
 """What chat templates put before a conversation: a date, a default system prompt."""
 MESSAGE_BOUND: Final = 16
@@ -80,12 +76,19 @@ def embeddings_requirements(payload: Json, *, hints: Hints = NO_HINTS) -> Requir
 
 
 class _Size:
-    """Tokens counted so far: expected, and a bound that no tokenizer passes (no token is shorter than a byte)."""
+    """Tokens counted so far: expected, and a bound that no tokenizer passes (no token is shorter than a byte).
 
-    __slots__ = ("bound", "expected", "text")
+    ``images``, ``unsized``, ``prediction`` and ``surcharged`` are what `Requirements` says of them.
+    """
+
+    __slots__ = ("bound", "expected", "images", "prediction", "surcharged", "text", "unsized")
 
     def __init__(self) -> None:
         self.text = 0
+        self.images = 0
+        self.unsized = False
+        self.prediction = 0
+        self.surcharged: set[str] = set()
         self.expected = 0
         self.bound = OVERHEAD_BOUND
 
@@ -116,8 +119,11 @@ def _measure_message(message: object, size: _Size, capabilities: set[str]) -> No
             _measure_part(part, size, capabilities)
     if message.keys() <= _COUNTED:
         return
+    _note_cache(message, size)
     for name in message.keys() - _COUNTED:  # names, tool calls, refusals
         _measure_json(message[name], size)
+        if name == "audio" and message[name]:
+            size.unsized = True  # an earlier answer, named by its id
         if name == "tool_calls" and message[name]:
             capabilities.add(Capability.TOOLS.value)
 
@@ -126,23 +132,45 @@ _COUNTED: Final = frozenset({"role", "content"})
 
 
 def _measure_part(part: object, size: _Size, capabilities: set[str]) -> None:
-    kind = part.get("type") if isinstance(part, dict) else None
-    known = _PARTS.get(kind) if isinstance(kind, str) else None
-    if known is None:
+    if not isinstance(part, dict):
         _measure_json(part, size)
         return
-    capability, expected, bound = known
+    kind = part.get("type")
+    known = _PARTS.get(kind) if isinstance(kind, str) else None
+    if known is None:
+        size.unsized = size.unsized or kind not in _TEXT_PARTS  # a vendor's own: a video, say
+        _measure_json(part, size)
+        return
+    capability, expected = known
     capabilities.add(capability)
-    size.add(expected, bound)
+    size.expected += expected
+    if kind == "image_url":
+        size.images += 1
+    else:
+        size.unsized = True
+    _note_cache(part, size)
 
 
-_PARTS: Final[Mapping[str, tuple[str, int, int]]] = {
-    "image_url": (Capability.VISION.value, TOKENS_PER_IMAGE, IMAGE_BOUND),
-    "input_audio": (Capability.AUDIO_INPUT.value, TOKENS_PER_FILE, FILE_BOUND),
-    "file": (Capability.FILE_INPUT.value, TOKENS_PER_FILE, FILE_BOUND),
+_PARTS: Final[Mapping[str, tuple[str, int]]] = {
+    "image_url": (Capability.VISION.value, TOKENS_PER_IMAGE),
+    "input_audio": (Capability.AUDIO_INPUT.value, TOKENS_PER_FILE),
+    "file": (Capability.FILE_INPUT.value, TOKENS_PER_FILE),
 }
-"""Content parts that are not text: the capability, the expected tokens, the bound. Their data is not measured: no model reads
-the bytes of a picture or a recording as text."""
+"""Content parts that are not text: the capability and the expected tokens. Their data is not measured: no model reads the bytes
+of a picture or a recording as text."""
+
+_TEXT_PARTS: Final = ("text", "refusal")  # no set: what a caller sends as a type may not be hashable
+
+_SHORT_LIVES: Final = (None, "5m")
+"""How long a prompt may stay cached at the rate that price lists have for writing to a cache."""
+
+
+def _note_cache(node: Mapping[str, Any], size: _Size) -> None:
+    """Note a mark that asks for a part of the prompt to be cached for longer than is priced."""
+    mark = node.get("cache_control")
+    if isinstance(mark, dict) and mark.get("ttl") not in _SHORT_LIVES:
+        size.surcharged.add("cache_control.ttl")
+
 
 _NODE_BOUND: Final = 6
 """Quotes, a comma, a number's or a literal's characters: what a JSON value takes besides its text."""
@@ -157,6 +185,8 @@ def _measure_json(value: object, size: _Size) -> None:
         if isinstance(node, str):
             size.add_text(node)
         elif isinstance(node, dict):
+            if "cache_control" in node:
+                _note_cache(node, size)
             waiting.extend(node.values())
             for name in node:
                 size.add_text(name)
@@ -214,7 +244,14 @@ def _read_modalities(value: Any, _: _Size, capabilities: set[str]) -> None:
 def _read_prediction(value: Any, size: _Size, capabilities: set[str]) -> None:
     if value is not None:
         capabilities.add(Capability.PREDICTION.value)
-        _measure_json(value, size)
+        alone = _Size()
+        _measure_json(value, alone)
+        size.prediction = alone.most_tokens()
+        size.add(alone.tokens(), alone.most_tokens())
+
+
+def _read_cache_control(value: Any, size: _Size, _: set[str]) -> None:
+    _note_cache({"cache_control": value}, size)
 
 
 def _read_effort(value: Any, _: _Size, capabilities: set[str]) -> None:
@@ -238,6 +275,7 @@ _READERS: Final[Mapping[str, Reader]] = {
     "logprobs": _asks_for(Capability.LOGPROBS),
     "top_logprobs": _asks_for(Capability.LOGPROBS),
     "prediction": _read_prediction,
+    "cache_control": _read_cache_control,
     "reasoning_effort": _read_effort,
     "web_search_options": _asks_for(Capability.WEB_SEARCH),
 }
@@ -261,8 +299,12 @@ def _requirements(
         task_given=hints.task_type is not None,
         capabilities=capabilities,
         parameters=significant_parameters(payload),
+        surcharged=frozenset(size.surcharged),
         input_tokens=size.tokens(),
         input_tokens_bound=size.most_tokens(),
+        images=size.images,
+        unsized=size.unsized,
+        prediction_bound=size.prediction,
         max_output_tokens=_output_limit(payload) if operation is Operation.CHAT else None,
         n=_positive(payload.get("n")) or 1,
         stream=payload.get("stream") is True,

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Final
 
+from shared.core.bounds import output_bound
 from shared.core.chat import AUTO, Objective, Requirements
 from shared.core.errors import ModelNotFoundError
 from shared.core.experiments import assign
@@ -34,7 +35,6 @@ from shared.core.fitness import (
     expected_cost,
     facts_of,
     models_named,
-    output_bound,
     stands_for,
     worst_cost,
 )

@@ -128,7 +128,7 @@ def _requirements_in(written: Mapping[str, Any]) -> Requirements:
     }
     if "objective" in preferences:
         preferences["objective"] = Objective(preferences["objective"])
-    for name in ("capabilities", "parameters"):
+    for name in ("capabilities", "parameters", "surcharged"):
         values[name] = frozenset(values.get(name, ()))
     values["operation"] = Operation(values["operation"])
     values["priority"] = Priority(values.get("priority", Priority.NORMAL))

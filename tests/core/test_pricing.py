@@ -89,6 +89,13 @@ def test_long_context_at_a_special_tier_takes_the_dearer_of_each_rate() -> None:
     assert 300_000 * 200 + 1000 == cost(LUNA, Usage(300_000, 1, service_tier="priority"))
 
 
+def test_what_is_cached_for_an_hour_costs_twice_the_input() -> None:
+    """Of the tokens written, those; the others at the list's rate."""
+    usage = Usage(1000, 0, cache_creation=300, cache_creation_long=200)
+    assert 700 * 100 + 100 * 125 + 200 * 200 == cost(LUNA, usage)
+    assert 1000 * 200 == cost(LUNA, Usage(1000, 0, cache_creation=1000, cache_creation_long=5000))
+
+
 def test_a_fee_per_request_is_added() -> None:
     """Searches are priced by the call."""
     fee = price(rates("0", "0", request="0.002"))

@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 
 from shared.core.chat import ModelPreferences, Operation, Priority, Requirements
 from shared.core.requirements import (
-    FILE_BOUND,
-    IMAGE_BOUND,
     TOKENS_PER_IMAGE,
     Hints,
     chat_requirements,
@@ -58,20 +56,70 @@ def test_fields_that_need_a_capability(fields: dict[str, Any], capabilities: set
 
 
 @pytest.mark.parametrize(
-    ("part", "capability", "bound"),
+    ("part", "capability", "sizes"),
     [
-        ({"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}}, "vision", IMAGE_BOUND),
-        ({"type": "input_audio", "input_audio": {"data": "A" * 100_000}}, "audio_input", FILE_BOUND),
-        ({"type": "file", "file": {"file_id": "f"}}, "file_input", FILE_BOUND),
+        ({"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}}, "vision", (1, False)),
+        ({"type": "input_audio", "input_audio": {"data": "A" * 100_000}}, "audio_input", (0, True)),
+        ({"type": "file", "file": {"file_id": "f"}}, "file_input", (0, True)),
     ],
 )
-def test_parts_that_need_a_capability(part: dict[str, Any], capability: str, bound: int) -> None:
-    """Their data is not read as text: a picture has a flat size."""
+def test_parts_that_need_a_capability(part: dict[str, Any], capability: str, sizes: tuple[int, bool]) -> None:
+    """Their data is not read as text: what they are at most is for the model to say."""
     plain, found = parts(), parts(part)
     assert {capability} == found.capabilities
-    assert bound == found.input_tokens_bound - plain.input_tokens_bound
+    assert sizes == (found.images, found.unsized)
+    assert 0 == found.input_tokens_bound - plain.input_tokens_bound
     if capability == "vision":
         assert TOKENS_PER_IMAGE == found.input_tokens - plain.input_tokens
+
+
+@pytest.mark.parametrize("part", [{"type": "video_url", "video_url": {"url": "v"}}, {"image": "u"}, {"type": ["text"]}])
+def test_a_part_of_a_kind_nobody_knows_may_be_of_any_size(part: dict[str, Any]) -> None:
+    """A vendor's own kind can name a film; text cannot."""
+    assert parts(part).unsized
+    assert not parts({"type": "text", "text": "x"}, {"type": "refusal", "refusal": "x"}, "x").unsized
+
+
+def test_an_earlier_spoken_answer_is_of_any_size() -> None:
+    """It is named by its id."""
+    assert chat_requirements({"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]}).unsized
+    assert not chat_requirements({"messages": [{"role": "assistant", "audio": None, "content": "x"}]}).unsized
+
+
+HOUR = {"type": "ephemeral", "ttl": "1h"}
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"cache_control": HOUR},
+        {"messages": [{"role": "user", "content": "x", "cache_control": HOUR}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "cache_control": HOUR}]}]},
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "u", "cache_control": HOUR}]}]},
+        {"messages": [{"role": "tool", "content": [{"type": "text", "text": "x", "cache_control": {"ttl": ["1h"]}}]}]},
+        {"tools": [{"type": "function", "function": {"name": "f"}, "cache_control": HOUR}]},
+    ],
+)
+def test_a_prompt_that_is_cached_for_an_hour_is_surcharged(payload: dict[str, Any]) -> None:
+    """Wherever the mark stands. It is no parameter: who may answer does not depend on it."""
+    found = chat_requirements(payload)
+    assert {"cache_control.ttl"} == found.surcharged
+    assert "cache_control.ttl" not in found.parameters
+
+
+@pytest.mark.parametrize("mark", [{"type": "ephemeral"}, {"type": "ephemeral", "ttl": "5m"}, {"ttl": None}, None, "1h"])
+def test_a_prompt_that_is_cached_for_five_minutes_is_not(mark: Any) -> None:
+    """Price lists have that."""
+    assert not parts({"type": "text", "text": "x", "cache_control": mark}).surcharged
+    assert not chat(cache_control=mark).surcharged
+
+
+def test_a_predicted_output_is_counted_twice() -> None:
+    """It is read, and what does not come true of it is billed as output."""
+    found = chat(prediction={"type": "content", "content": "x" * 400})
+    assert 400 <= found.prediction_bound
+    assert 400 <= found.input_tokens_bound - chat().input_tokens_bound
+    assert 0 == chat(prediction=None).prediction_bound
 
 
 def test_a_conversation_that_used_tools_needs_them() -> None:

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from shared.core.budgets import Account
 from shared.core.chat import Usage
-from shared.core.errors import BudgetExceededError, RateLimitError, StorageUnavailableError
+from shared.core.errors import BudgetExceededError, GatewayError, RateLimitError, StorageUnavailableError
 from shared.core.failures import Failed, FailureKind
 from shared.core.registry import Limits, Price, Rates, Registry
 from shared.executor import PROBE_TOKENS, SILENT_AFTER, AnswerStream, complete, open_stream, probe
@@ -317,6 +318,61 @@ async def test_a_missing_usage_is_charged_the_bound(bench: Make) -> None:
 
     assert await spent(it, name) == 240_000
     assert not it.record.exact
+
+
+@pytest.mark.parametrize(
+    ("facts", "extra"),
+    [
+        ({"images": 1}, 75_000 * 1000),
+        ({"unsized": True}, 200_000 * 1000),
+        ({"images": 2}, 100_000 * 1000),
+        ({"prediction_bound": 30}, 30 * 2000),
+        ({"prediction_bound": 30, "n": 2}, 30 * 2 * 2000 + 100 * 2000),
+    ],
+)
+async def test_what_is_held_covers_more_than_text(bench: Make, facts: dict[str, Any], extra: int) -> None:
+    """A picture, a document, pictures that fill the window, a prediction that does not come true. All is given back later."""
+    it = bench(registry("a/sol"))
+    name = await budget(it, "1")
+
+    await complete(it.gateway, CALLER, request(max_output_tokens=100, **facts), request_id="req_1")
+
+    assert 20_000 == await spent(it, name)
+    (row,) = await intents(it.gateway.tables)
+    assert 40 * 1000 + 100 * 2000 + extra == row.estimate
+
+
+@pytest.mark.parametrize("limit", ["budget", "budget_limit"])
+async def test_what_is_billed_beyond_the_price_list_is_refused_by_every_limit(bench: Make, limit: str) -> None:
+    """A budget and a request's own limit have one rule; without either the call goes through."""
+    it = bench(registry("a/sol"))
+    asked = request(surcharged=frozenset({"cache_control.ttl"}), max_output_tokens=100)
+    await complete(it.gateway, CALLER, asked, request_id="req_1")
+    if limit == "budget":
+        await budget(it, "1")
+    else:
+        asked = replace(asked, requirements=replace(asked.requirements, budget_limit=USD))
+
+    with pytest.raises(GatewayError, match=r"cache_control\.ttl"):
+        await complete(it.gateway, CALLER, asked, request_id="req_2")
+
+    assert 1 == len(it.provider.asked)
+
+
+async def test_a_service_tier_nobody_priced_is_charged_the_bound_and_told_once(
+    bench: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it cost may have been more than was held: somebody hears of it, but not at every call."""
+    it = bench(registry("a/sol"))
+    name = await budget(it, "1")
+    for number in (1, 2):
+        it.provider.script("a/sol", answer(usage=Usage(10, 5, service_tier="turbo")))
+        await complete(it.gateway, CALLER, request(max_output_tokens=100), request_id=f"req_{number}")
+
+    assert 2 * 240_000 == await spent(it, name)
+    assert 1 == caplog.text.count("overrun possible")
+    assert "a/sol" in caplog.text
+    assert "'turbo'" in caplog.text
 
 
 async def test_a_keys_limit_refuses_with_the_headers(bench: Make) -> None:

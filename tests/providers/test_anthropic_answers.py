@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -34,6 +35,9 @@ USAGE = {
 TOTALS = Usage(18, 8, cache_read=5, cache_creation=3, reasoning=2, service_tier="priority")
 THINKING = {"type": "thinking", "thinking": "hm", "signature": "s"}
 TOOL_USE = {"type": "tool_use", "id": "t1", "name": "f", "input": {"a": [1, "🌍"]}}
+
+
+HOUR = {"ephemeral_5m_input_tokens": 1, "ephemeral_1h_input_tokens": 2}
 
 
 def answer(*blocks: Any, **changes: Any) -> dict[str, Any]:
@@ -240,6 +244,19 @@ def chunks_of(*pieces: bytes) -> list[Chunk]:
 def deltas(chunks: list[Chunk]) -> list[dict[str, Any]]:
     """Return the deltas that say something."""
     return [choice["delta"] for chunk in chunks for choice in chunk.payload["choices"] if choice["delta"]]
+
+
+@pytest.mark.parametrize(
+    ("lives", "expected"),
+    [(HOUR, 2), ({**HOUR, "ephemeral_1h_input_tokens": 9}, 3), ({"ephemeral_1h_input_tokens": "x"}, 0), (7, 0)],
+)
+def test_what_is_cached_for_an_hour_is_told_apart(lives: Any, expected: int) -> None:
+    """It is dearer; whole and streamed; never more than was written at all."""
+    usage = {**USAGE, "cache_creation": lives}
+    found = parsed(answer({"type": "text", "text": "x"}, usage=usage))
+    assert isinstance(found, Completion)
+    streamed = chunks_of(event("message_start", message=answer(stop_reason=None, usage=usage)), *TEXT, *END)
+    assert replace(TOTALS, cache_creation_long=expected) == found.usage == streamed[-1].usage
 
 
 def test_a_stream_of_text() -> None:

@@ -108,6 +108,8 @@ def read_usage(usage: Any) -> Usage | None:
         return None
     read = count(usage.get("cache_read_input_tokens")) or 0
     created = count(usage.get("cache_creation_input_tokens")) or 0
+    lives = usage.get("cache_creation")
+    long_lived = count(lives.get("ephemeral_1h_input_tokens")) if isinstance(lives, dict) else None
     details = usage.get("output_tokens_details")
     thinking = count(details.get("thinking_tokens")) if isinstance(details, dict) else None
     return Usage(
@@ -117,6 +119,7 @@ def read_usage(usage: Any) -> Usage | None:
         cache_creation=created,
         reasoning=min(thinking or 0, output),
         service_tier=word(usage.get("service_tier")),
+        cache_creation_long=min(long_lived or 0, created),
     )
 
 
