@@ -1,8 +1,8 @@
 """Rate limits in Redis: one script decides for all subjects of a request at once, by the clock of Redis.
 
-The same two rules as everywhere (`shared.core.limits`): a leaking bucket and a guard over the last minute, here in steps of a
-second. One hash for each limit, gone two minutes after its last use. The keys share a hash tag, so that a cluster keeps them
-together, as a script needs.
+The same rule as in an exact row, whatever the limit's size (`shared.core.limits`): a guard over the last minute, here in steps
+of a quarter of a second, and a bucket of the whole limit. One hash for each limit, gone two minutes after its last use. The
+keys share a hash tag, so that a cluster keeps them together, as a script needs.
 
 Redis is never required: not answered within `WAIT_SECONDS`, the caller is told so, and Redis is left alone for
 `PAUSE_SECONDS`, so that a frozen one does not hold up every request.
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from shared.core.errors import ConfigurationError
-from shared.core.limits import MINUTE, Gauge, Limited, Standing, Verdict, What
+from shared.core.limits import Gauge, Limited, Standing, Verdict, What
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -36,50 +36,57 @@ _log = logging.getLogger(__name__)
 _ADMIT: Final = """
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
-local second = tonumber(clock[1])
+local tick = math.floor(now * 4)
 local found, refused, longest = {}, 0, 0
 for number, key in ipairs(KEYS) do
   local base = (number - 1) * 5
   local limit, burst, cap = tonumber(ARGV[base + 1]), tonumber(ARGV[base + 2]), tonumber(ARGV[base + 3])
   local amount, need = tonumber(ARGV[base + 4]), tonumber(ARGV[base + 5])
   local rate = limit / 60
-  local level, at, total, seconds = 0, now, 0, {}
+  local level, at, total, newest, ticks = 0, now, 0, 0, {}
   local fields = redis.call('HGETALL', key)
   for index = 1, #fields, 2 do
     local name, value = fields[index], tonumber(fields[index + 1])
     if name == 'level' then level = value
     elseif name == 'at' then at = value
-    elseif tonumber(name) <= second - 61 then redis.call('HDEL', key, name)
-    else total = total + value; table.insert(seconds, {tonumber(name), value}) end
+    elseif tonumber(name) <= tick - 241 then redis.call('HDEL', key, name)
+    else
+      total = total + value
+      table.insert(ticks, {tonumber(name), value})
+      if value > 0 then newest = math.max(newest, tonumber(name)) end
+    end
   end
   level = math.max(0, level - math.max(0, now - at) * rate)
   local wait = math.max(0, (level + need - burst) / rate)
   if wait < 0.000001 then wait = 0 end
   local excess = total + amount - cap
   if excess > 0 then
-    table.sort(seconds, function(a, b) return a[1] < b[1] end)
-    for _, one in ipairs(seconds) do
+    table.sort(ticks, function(a, b) return a[1] < b[1] end)
+    for _, one in ipairs(ticks) do
       if excess > 0 then
         excess = excess - one[2]
-        wait = math.max(wait, one[1] + 61 - now)
+        wait = math.max(wait, math.min(60, (one[1] + 241) / 4 - now))
       end
     end
   end
   if wait > longest then longest = wait; refused = number end
-  found[number] = {key, level, amount, total}
+  found[number] = {key=key, level=level, amount=amount, total=total, newest=newest, limit=limit, burst=burst}
 end
-local totals = {}
-for number, one in ipairs(found) do
-  local total = one[4]
+local told = {}
+for _, one in ipairs(found) do
   if refused == 0 then
-    redis.call('HSET', one[1], 'level', one[2] + one[3], 'at', string.format('%.6f', now))
-    redis.call('HINCRBY', one[1], second, one[3])
-    redis.call('EXPIRE', one[1], 121)
-    total = total + one[3]
+    one.level, one.total = one.level + one.amount, one.total + one.amount
+    if one.amount > 0 then one.newest = tick end
+    redis.call('HSET', one.key, 'level', one.level, 'at', string.format('%.6f', now))
+    redis.call('HINCRBY', one.key, tick, one.amount)
+    redis.call('EXPIRE', one.key, 121)
   end
-  totals[number] = total
+  local room = math.min(one.burst - one.level, one.limit - one.total)
+  local reset = math.max(one.level * 60 / one.limit, math.min(60, (one.newest + 241) / 4 - now))
+  table.insert(told, math.max(0, math.floor(room + 0.000001)))
+  table.insert(told, tostring(math.max(0, reset)))
 end
-return {refused, tostring(longest), second, unpack(totals)}
+return {refused, tostring(longest), tick, unpack(told)}
 """
 
 _CREDIT: Final = """
@@ -184,15 +191,15 @@ def _key(limited: Limited, what: What) -> str:
 
 
 def _verdict(answer: list[Any] | int, asked: list[tuple[int, What, Gauge]]) -> Verdict | None:
-    if not isinstance(answer, list) or len(answer) != 3 + len(asked):
+    if not isinstance(answer, list) or len(answer) != 3 + 2 * len(asked):
         return None
-    refused, wait, second, *totals = answer
+    refused, wait, tick, *told = answer
     standings = tuple(
-        Standing(what, gauge.limit, max(0, gauge.limit - int(total)), min(max(0.0, int(total) / gauge.rate), MINUTE))
-        for (_, what, gauge), total in zip(asked, totals, strict=True)
+        Standing(what, gauge.limit, int(remaining), float(reset))
+        for (_, what, gauge), remaining, reset in zip(asked, told[::2], told[1::2], strict=True)
     )
     if not refused:
-        return Verdict(tick=int(second), standings=standings)
+        return Verdict(tick=int(tick), standings=standings)
     place, what, _ = asked[int(refused) - 1]
     mine = tuple(standing for (owner, _, _), standing in zip(asked, standings, strict=True) if owner == place)
-    return Verdict(refused=place, what=what, retry_after=float(wait), tick=int(second), standings=mine)
+    return Verdict(refused=place, what=what, retry_after=float(wait), tick=int(tick), standings=mine)

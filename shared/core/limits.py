@@ -1,12 +1,16 @@
-"""Rate limits as arithmetic: how much of a minute's limit is used, what a burst may be, and an instance's share of the rest.
+"""Rate limits as arithmetic: how much of a minute's limit is used, and an instance's share of the rest.
 
-A limit of L a minute is two rules at once, for requests and for tokens alike:
+A limit of L a minute lets L through at once where nothing was used in the last minute, for requests and for tokens alike:
 
-- a leaking bucket (GCRA): it leaks L / 60 a second, so demand that is spread evenly gets all of L, and it holds a burst of
-  L / 10, or 5 where that is more (never above L). A request larger than half a burst is taken when half the bucket is free,
-  and those behind it wait until it has leaked away;
-- a guard over the last 60 seconds: never more than 1.04 L in any of them, however bursts and large requests fall. A bucket
-  alone allows L + burst, or needs a burst so small that three calls at once break a limit of thirty.
+- a guard over the last 60 seconds decides: never more than 1.04 L in any of them, however bursts and large requests fall. The
+  slack is for demand at exactly L whose pace is not quite even;
+- a leaking bucket of L (GCRA; it leaks L / 60 a second) keeps the slack out of what goes at once: L, not 1.04 L.
+
+Where instances count together without asking each other (`Share`), what one does not know of the others is bounded by how much
+all may take between two exchanges: a bucket of L / 10, or a quarter of what is left of the minute where that is more (less in
+a crowd of more than ten).
+
+A caller is told what would go at once (``remaining``) and when it will be all of L again (``reset``).
 
 A request whose tokens are more than the whole limit is charged as the limit: it waits for an idle minute, not for ever.
 
@@ -27,6 +31,12 @@ SLACK: Final = 1.04
 """What the guard lets pass in the worst minute as the store sees it; callers see up to 1.05, as its answer takes time."""
 BURST_PART: Final = 10
 LEAST_BURST: Final = 5
+"""The bucket of instances that don't ask each other: a tenth of the limit, or five where that is more."""
+SPEND_PART: Final = 0.25
+"""How much of what is left of a minute they may take between two exchanges. News is up to two intervals old: with more than a
+quarter, what is taken before it is heard of would go beyond the limit."""
+SPEND_CROWD: Final = 10
+"""From how many instances on it is less, in proportion: what many draw lots for is a matter of chance."""
 EXACT_UP_TO: Final = 300
 """Requests a minute up to which a limit is kept exactly, in one row for all instances: five a second."""
 EXACT_TOKENS_UP_TO: Final = 60_000
@@ -77,12 +87,16 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How one limit stands: what a caller is told of it. ``reset`` is seconds."""
+    """How one limit stands: what a caller is told of it.
+
+    ``remaining`` would go at once, ``reset`` is the seconds until all of the limit would; ``used`` is that of the last minute.
+    """
 
     what: What
     limit: int
     remaining: int
     reset: float
+    used: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +121,8 @@ class Gauge:
     def __init__(self, limit: int, *, slack: float = SLACK) -> None:
         self.limit = limit
         self.rate = limit / MINUTE
-        self.burst = _burst(limit)
-        self.cap = max(limit, math.floor(limit * slack + 1e-9))
+        self.burst = float(limit)
+        self.cap = _cap(limit, slack)
         self.total = 0
         self._level = 0.0
         self._at = 0.0
@@ -127,15 +141,20 @@ class Gauge:
         return min(amount, self.limit, self.cap)
 
     def need(self, amount: int) -> float:
-        """Return the room in the bucket that a request of this size asks for."""
-        return min(float(amount), max(1.0, self.burst / 2))
+        """Return the room in the bucket that a request asks for: half of one smaller than the limit is room for any size."""
+        return float(amount) if self.burst >= self.limit else min(float(amount), max(1.0, self.burst / 2))
 
-    def wait(self, amount: int, now: float, *, unseen: float = 0.0) -> float:
-        """Return the seconds until ``amount`` fits; 0.0 is now. ``unseen`` is what others have probably used meanwhile."""
-        over = self.level(now) + unseen + self.need(amount) - self.burst
+    def wait(self, amount: int, now: float) -> float:
+        """Return the seconds until ``amount`` fits; 0.0 is now. At most a minute, where an entry is a millisecond longer."""
+        over = self.level(now) + self.need(amount) - self.burst
         wait = over / self.rate if over > 1e-9 else 0.0  # noqa: PLR2004  # what floats lose
+        return max(wait, self.guard(amount, now))
+
+    def guard(self, amount: int, now: float, *, unseen: float = 0.0) -> float:
+        """Do so by the last minute alone. ``unseen`` is what others have probably used meanwhile."""
+        self.level(now)
         excess = self.total + unseen + amount - self.cap
-        return max(wait, self._expiry(excess, now)) if excess > 0 else wait
+        return self._expiry(excess, now) if excess > 0 else 0.0
 
     def add(self, amount: int, now: float, *, grain: int = 1) -> int:
         """Count ``amount``; return the tick under which it can be taken back. ``grain``: milliseconds counted as one."""
@@ -159,7 +178,7 @@ class Gauge:
     def limit_to(self, instances: int) -> None:
         """Keep to an even share of the limit, never less than one a minute."""
         self.rate = max(1.0, self.limit / instances) / MINUTE
-        self.burst = max(1.0, _burst(self.limit) / instances)
+        self.burst = float(self.limit) if instances == 1 else max(1.0, _burst(self.limit) / instances)
         self.cap = max(1, self.limit // instances)
 
     def fill(self) -> None:
@@ -179,13 +198,16 @@ class Gauge:
         self._entries = dict(sorted(self._entries.items()))
         self.total = total
 
-    def remaining(self) -> int:
-        """Return what is left of the minute."""
-        return max(0, self.limit - self.total)
+    def standing(self, what: What, now: float) -> Standing:
+        """Return what a caller is told."""
+        room = min(self.burst - self.level(now), float(self.limit - self.total))
+        return Standing(what, self.limit, _whole(room), self.reset(now), self.total)
 
-    def reset(self) -> float:
-        """Return the seconds in which what is used is earned again."""
-        return max(0.0, min(self.total / self.rate, MINUTE))
+    def reset(self, now: float) -> float:
+        """Return the seconds until nothing is used: when the newest of the minute has left it, and the bucket is empty."""
+        leaked = self.level(now) / self.rate
+        newest = next((tick for tick, amount in reversed(self._entries.items()) if amount > 0), None)
+        return max(0.0, leaked if newest is None else max(leaked, min(MINUTE, newest / 1000 + MINUTE - now)))
 
     def expiring(self, now: float, within: float) -> int:
         """Return what leaves the last minute in the next seconds."""
@@ -242,8 +264,16 @@ class Gauge:
         for tick, amount in self._entries.items():
             excess -= amount
             if excess <= 0:
-                return max(0.0, tick / 1000 + MINUTE - now)
+                return min(MINUTE, max(0.0, tick / 1000 + MINUTE - now))
         return MINUTE
+
+
+def _whole(room: float) -> int:
+    return max(0, math.floor(room + 1e-6))  # what floats lose
+
+
+def _cap(limit: int, slack: float = SLACK) -> int:
+    return max(limit, math.floor(limit * slack + 1e-9))
 
 
 def _burst(limit: int) -> float:
@@ -254,16 +284,18 @@ class Share:
     """One instance's part in a limit that many instances count together, telling each other their counts every second.
 
     Between two exchanges the instance may take its share, by demand, of what is free; where that is less than one request, it
-    draws lots for it. So the instances together take what is free, and no more, without asking each other.
+    draws lots for it. So the instances together take what is free, and no more, without asking each other. Where there is
+    nobody else, all of the limit is free at once.
     """
 
-    __slots__ = ("_grant", "_granted_at", "_history", "_others", "_taken", "_unseen", "_weight", "gauge", "used")
+    __slots__ = ("_grant", "_granted_at", "_history", "_others", "_spend", "_taken", "_unseen", "_weight", "gauge", "used")
 
     GRAIN: Final = 250
 
     def __init__(self, limit: int) -> None:
         self.gauge = Gauge(limit)
-        self.gauge.cap = limit - 3 * math.isqrt(limit) // 4  # what the estimate is off by uses the slack
+        self._spend = 0.0
+        self._join()
         self.used = 0
         """All that this instance ever took: what it tells the others."""
         self._history: deque[tuple[float, int]] = deque([(-math.inf, 0)])  # what was used by when
@@ -276,8 +308,10 @@ class Share:
 
     def wait(self, amount: int, now: float, draw: float) -> float:
         """Return the seconds until it makes sense to ask again; 0.0 is take it now. ``draw`` is chance."""
-        wait = self.gauge.wait(amount, now, unseen=self._unseen)
-        if wait > 0.0 or self._grant == math.inf:
+        if self._grant == math.inf:
+            return self.gauge.wait(amount, now)
+        wait = self.gauge.guard(amount, now, unseen=self._unseen)
+        if wait > 0.0:
             return wait
         late = max(0.0, now - self._granted_at - INTERVAL)
         left = self._grant + late * self.gauge.rate * self._weight - self._taken
@@ -318,31 +352,60 @@ class Share:
         """What this instance took in the last minute."""
         return self.used - self._history[0][1]
 
-    def exchange(self, others: int, weight: float, now: float, *, elapsed: float) -> None:
-        """Learn what the others took in the last ``elapsed`` seconds; ``weight`` is this instance's part of the demand."""
+    def standing(self, what: What, now: float) -> Standing:
+        """Return what a caller is told: what would go at once if it asked all instances, by their demand."""
+        gauge = self.gauge
+        if self._grant == math.inf:
+            return gauge.standing(what, now)
+        free = gauge.cap - gauge.total - self._unseen
+        room = min(free, max(gauge.burst - gauge.level(now) - self._unseen, self._spend * free))
+        return Standing(what, gauge.limit, _whole(room), gauge.reset(now), gauge.total)
+
+    def exchange(self, others: int, weight: float, now: float, *, elapsed: float, spend: float = 0.0) -> None:
+        """Learn what the others took in the last ``elapsed`` seconds; ``weight`` is this instance's part of the demand.
+
+        ``spend`` is the part of the minute's rest that may go beyond the bucket (`spend_of`).
+        """
+        self._join()
+        self._spend = spend
         gauge = self.gauge
         if others:
             gauge.add(others, now, grain=self.GRAIN)
         self._others += _MEMORY * (max(0, others) / max(elapsed, 1e-3) - self._others)
         self._unseen = self._others * _UNSEEN * INTERVAL
-        room = min(
-            gauge.burst - gauge.level(now) + gauge.rate * INTERVAL,
-            gauge.cap - gauge.total + gauge.expiring(now, INTERVAL),
-        )
-        self._renew(weight * max(0.0, room - self._unseen), weight, now)
+        free = gauge.cap - gauge.total + gauge.expiring(now, INTERVAL) - self._unseen
+        bucket = gauge.burst - gauge.level(now) + gauge.rate * INTERVAL - self._unseen
+        self._renew(weight * max(0.0, min(free, max(bucket, self._spend * free))), weight, now)
 
     def alone(self, now: float) -> None:
-        """Learn that there is nobody else: the bucket alone decides."""
+        """Learn that there is nobody else: all of the limit is this instance's, as in a row of its own."""
         self._others = self._unseen = 0.0
+        self.gauge.burst, self.gauge.cap = float(self.gauge.limit), _cap(self.gauge.limit)
         self._renew(math.inf, 1.0, now)
 
     def isolate(self, instances: int, now: float) -> None:
         """Go on without news of the others: take an even share of the limit."""
-        self._unseen = 0.0
+        self._unseen = self._spend = 0.0
+        self._join()
         self._renew(self.gauge.rate * INTERVAL / instances, 1 / instances, now)
+
+    def fill(self) -> None:
+        """Begin in a busy crowd, without a burst."""
+        self._join()
+        self.gauge.fill()
+
+    def _join(self) -> None:
+        """Count with others: what the estimate is off by uses the slack."""
+        limit = self.gauge.limit
+        self.gauge.burst, self.gauge.cap = _burst(limit), limit - 3 * math.isqrt(limit) // 4
 
     def _renew(self, grant: float, weight: float, now: float) -> None:
         self._grant, self._weight, self._granted_at, self._taken = grant, weight, now, 0
+
+
+def spend_of(instances: int) -> float:
+    """Return how much of the minute's rest so many instances may take between two exchanges, once the demand is known."""
+    return SPEND_PART * min(1.0, SPEND_CROWD / instances)
 
 
 def weight_of(own: float, others: float, instances: int) -> float:

@@ -1,5 +1,8 @@
 """Small limits, kept exactly: one row for each subject, changed by whoever admits, under its ETag.
 
+As the row knows all of the last minute, the whole limit may go at once where that was idle; and who asks first goes first,
+on whichever instance.
+
 All requests that ask at the same time in one process share one change of the row (group commit). A refusal needs no store
 operation while a copy of the row at most `COPY_SECONDS` old refuses: others can only have filled it up more.
 
@@ -147,7 +150,7 @@ class ExactRow:
         if asking not in self._owed and asking not in self._queue:
             self._owed.append(asking)
             self._start()
-        return Verdict(tick=asking.tick, standings=_standings(self._share))
+        return Verdict(tick=asking.tick, standings=_standings(self._share, now))
 
     def leave(self, asking: Asking) -> None:
         """Ask no longer: the caller is gone."""
@@ -182,10 +185,7 @@ class ExactRow:
         copy = self._copy
         if copy is None:
             return ()
-        now = self._now()
-        for gauge in copy.gauges.values():
-            gauge.level(now)
-        return _standings(copy.gauges)
+        return _standings(copy.gauges, self._now())
 
     @property
     def idle(self) -> bool:
@@ -308,7 +308,7 @@ class ExactRow:
                 if one.fate is Fate.WAITS:
                     one.tick = tick
                 taken.append(one)
-                refusal = Verdict(tick=tick, standings=_standings(copy.gauges))
+                refusal = Verdict(tick=tick, standings=_standings(copy.gauges, now))
             verdicts[id(one)] = refusal
         return taken, verdicts
 
@@ -405,11 +405,11 @@ def _refusal(gauges: dict[What, Gauge], costs: dict[What, int], now: float) -> V
     longest = max(waits, key=waits.__getitem__)
     if waits[longest] <= 0.0:
         return None
-    return Verdict(refused=0, what=longest, retry_after=waits[longest], standings=_standings(gauges))
+    return Verdict(refused=0, what=longest, retry_after=waits[longest], standings=_standings(gauges, now))
 
 
-def _standings(gauges: dict[What, Gauge]) -> tuple[Standing, ...]:
-    return tuple(Standing(what, gauge.limit, gauge.remaining(), gauge.reset()) for what, gauge in gauges.items())
+def _standings(gauges: dict[What, Gauge], now: float) -> tuple[Standing, ...]:
+    return tuple(gauge.standing(what, now) for what, gauge in gauges.items())
 
 
 def _partition(subject: str) -> str:

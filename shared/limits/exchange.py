@@ -6,8 +6,9 @@ memory, by this instance's share of what is free (`shared.core.limits.Share`). I
 written over blindly (it has one writer and counts that only add up), so an unanswered write needs no care. No clock of
 another instance matters: what others took counts as taken when it is read.
 
-While the store does not answer, each instance takes an even share of the limit. A new instance begins without a burst where
-the others are busy.
+A single instance lets the whole limit go at once. Several let a tenth of it go, and each second after a quarter of what is
+left of the minute (less in a crowd), by demand: so much can be known of the others in time. While the store does not answer,
+each instance takes an even share of the limit. A new instance begins without a burst where the others are busy.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from shared.core.errors import StorageUnavailableError
-from shared.core.limits import INTERVAL, MINUTE, Limited, Share, Standing, Verdict, What, weight_of
+from shared.core.limits import INTERVAL, MINUTE, Limited, Share, Standing, Verdict, What, spend_of, weight_of
 from shared.ports import Action, Clock, Entity, EntityTable, InvalidEntityError, Op
 
 PARTITION: Final = "counters"
@@ -156,12 +157,7 @@ class Exchange:
         if counted is None:
             return ()
         now = self._clock.monotonic()
-        found = []
-        for what, share in counted.shares.items():
-            gauge = share.gauge
-            gauge.level(now)
-            found.append(Standing(what, gauge.limit, gauge.remaining(), gauge.reset()))
-        return tuple(found)
+        return tuple(share.standing(what, now) for what, share in counted.shares.items())
 
     def subjects(self) -> Iterable[Limited]:
         """Return whom this instance counts for now."""
@@ -314,6 +310,7 @@ class Exchange:
         counted.known = known
         counted.others = others
         first = elapsed is None
+        spend = spend_of(instances) if not first and counted.demand + others > 0.0 else 0.0
         for what, share in counted.shares.items():
             if instances == 1:
                 share.alone(now)
@@ -321,10 +318,10 @@ class Exchange:
             if first:
                 share.gauge.believe(lately[what] + share.lately, now)
                 if 2 * lately[what] >= share.gauge.limit:
-                    share.gauge.fill()
+                    share.fill()
             weight = weight_of(counted.demand or float(counted.asked), others, instances)
             taken = 0 if first else requests if what == "requests" else tokens
-            share.exchange(taken, weight, now, elapsed=elapsed or INTERVAL)
+            share.exchange(taken, weight, now, elapsed=elapsed or INTERVAL, spend=spend)
 
 
 def _told(since: int, requests: int, tokens: int, demand: float, late_requests: int, late_tokens: int) -> Told:

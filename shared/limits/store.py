@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from shared.core.errors import StorageUnavailableError
@@ -117,9 +117,9 @@ class RateLimits:
 
     def report(self) -> list[Use]:
         """Return what is used of each limit this instance had requests for lately."""
-        found = [Use(row.limited, one.what, one.limit - one.remaining, one.limit) for row, one in self._exact_standings()]
+        found = [Use(row.limited, one.what, one.used, one.limit) for row, one in self._exact_standings()]
         for limited in self._exchange.subjects():
-            found += [Use(limited, one.what, one.limit - one.remaining, one.limit) for one in self._exchange.standings(limited)]
+            found += [Use(limited, one.what, one.used, one.limit) for one in self._exchange.standings(limited)]
         return found
 
     def _exact_standings(self) -> list[tuple[ExactRow, Standing]]:
@@ -238,7 +238,7 @@ def _answer(row: ExactRow, asking: Asking) -> Verdict:
 
 def _refusal(limited: Limited, verdict: Verdict) -> Admission:
     standings = [
-        Standing(one.what, one.limit, 0, verdict.retry_after) if one.what == verdict.what else one for one in verdict.standings
+        replace(one, remaining=0, reset=verdict.retry_after) if one.what == verdict.what else one for one in verdict.standings
     ]
     return Admission(
         allowed=False,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -15,6 +16,8 @@ from tests.bench.limits_world import LoopClock, Store, run, worst_minute
 from tests.bench.tables import number, percentile, table
 
 ZIPF = 0.8
+FAIR_FROM = 30
+"""Admissions an instance should have had to be judged by: fewer are chance."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Plan:
     seconds: float = 300.0
     seed: int = 1
     skew: float = 0.0
+    zipf: float = ZIPF
     tokens_limit: int | None = None
     tokens: tuple[int, int] = (0, 0)
     only_tokens: bool = False
@@ -44,7 +48,8 @@ class Outcome:
     used: list[int] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
     asked: int = 0
-    refused_without_need: int = 0
+    asked_by: Counter[str] = field(default_factory=Counter)
+    admitted_by: Counter[str] = field(default_factory=Counter)
 
     @property
     def worst(self) -> float:
@@ -65,6 +70,15 @@ class Outcome:
         )
 
     @property
+    def fairness(self) -> float:
+        """The least that an instance got of what it asked for, over what all got together: of those that asked enough."""
+        mean = self.admitted_by.total() / max(1, self.asked_by.total())
+        return min(
+            (self.admitted_by[name] / asked / mean for name, asked in self.asked_by.items() if asked * mean >= FAIR_FROM),
+            default=1.0,
+        )
+
+    @property
     def operations(self) -> float:
         """Store operations per request that asked."""
         return (self.store.reads + self.store.writes) / max(1, self.asked)
@@ -75,7 +89,7 @@ async def simulate(plan: Plan) -> Outcome:
     chance = random.Random(plan.seed)
     store = Store(chance)
     outcome = Outcome(plan, store)
-    weights = [1 / (rank + 1) ** ZIPF for rank in range(plan.instances)]
+    weights = [1 / (rank + 1) ** plan.zipf for rank in range(plan.instances)]
     limited = Limited("key:one", None if plan.only_tokens else plan.limit, plan.tokens_limit)
     limits = [
         RateLimits(store, LoopClock(chance, plan.skew * chance.uniform(-1, 1)), f"i{number:02}")
@@ -87,8 +101,8 @@ async def simulate(plan: Plan) -> Outcome:
     while loop.time() < plan.seconds:
         await asyncio.sleep(chance.expovariate(rate * max(1e-6, plan.surge(loop.time()))))
         store.down = plan.down[0] <= loop.time() < plan.down[1]
-        one = chance.choices(limits, weights)[0]
-        task = loop.create_task(_request(one, (limited,), outcome))
+        place = chance.choices(range(plan.instances), weights)[0]
+        task = loop.create_task(_request(limits[place], f"i{place:02}", (limited,), outcome))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
     await asyncio.gather(*tasks)
@@ -97,15 +111,17 @@ async def simulate(plan: Plan) -> Outcome:
     return outcome
 
 
-async def _request(limits: RateLimits, subjects: tuple[Limited, ...], outcome: Outcome) -> None:
+async def _request(limits: RateLimits, name: str, subjects: tuple[Limited, ...], outcome: Outcome) -> None:
     loop = asyncio.get_running_loop()
     outcome.asked += 1
+    outcome.asked_by[name] += 1
     began = loop.time()
     estimate, actual = outcome.plan.tokens
     admission = await limits.admit(subjects, tokens=estimate)
     outcome.waits.append(loop.time() - began)
     if not admission.allowed:
         return
+    outcome.admitted_by[name] += 1
     outcome.times.append(loop.time())
     outcome.used.append(actual)
     await asyncio.sleep(0.8)
@@ -119,6 +135,7 @@ def line(name: str, outcome: Outcome) -> list[str]:
         name,
         number(outcome.worst, 3),
         number(outcome.use, 3),
+        number(outcome.fairness, 2),
         number(outcome.operations, 2),
         number(outcome.store.conflicts / max(1, outcome.asked), 3),
         number(percentile(waits, 50) * 1000, 1),
@@ -150,7 +167,17 @@ def main() -> None:
     lines = [line(name, run(simulate(plan))) for name, plan in PLANS.items()]
     table(
         "Rate limits, 50 instances, Zipf 0.8, demand 2 x unless said, store 6 ms",
-        ["limit", "worst 60 s / limit", "use", "store ops / request", "conflicts / request", "added p50 ms", "p99", "max"],
+        [
+            "limit",
+            "worst 60 s / limit",
+            "use",
+            "fairness",
+            "store ops / request",
+            "conflicts / request",
+            "added p50 ms",
+            "p99",
+            "max",
+        ],
         lines,
     )
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.core.limits import Gauge, Limited, Share, Standing, duration, headers_of, weight_of
+from shared.core.limits import Gauge, Limited, Share, Standing, duration, headers_of, spend_of, weight_of
 from tests.bench.limits_world import worst_minute
 
 
@@ -40,15 +40,58 @@ def test_even_demand_gets_all_of_the_limit(limit: int) -> None:
         gauge.add(1, time)
 
 
-@pytest.mark.parametrize(("limit", "burst"), [(1, 1), (3, 3), (10, 5), (30, 5), (60, 6), (300, 30)])
-def test_a_burst_is_a_tenth_or_five(limit: int, burst: int) -> None:
-    """From rest a tenth of the limit goes at once, five where that is more, never more than the limit."""
+@pytest.mark.parametrize("limit", [1, 3, 10, 40, 60, 300])
+def test_an_idle_minute_lets_all_of_the_limit_through_at_once(limit: int) -> None:
+    """From rest the limit goes at once and not one more, and what remains is counted down to none."""
     gauge = Gauge(limit)
-    admitted = 0
+    told = []
     while gauge.wait(1, 1000.0) == 0.0:
         gauge.add(1, 1000.0)
-        admitted += 1
-    assert burst == admitted
+        told.append(gauge.standing("requests", 1000.0).remaining)
+    assert list(range(limit))[::-1] == told
+
+
+@given(st.integers(1, 400), st.lists(st.tuples(st.floats(0, 20), st.integers(1, 40)), max_size=100))
+def test_what_remains_really_goes(limit: int, asked: list[tuple[float, int]]) -> None:
+    """Whatever was before, as many as ``remaining`` says fit at once; at most the slack more do."""
+    gauge = Gauge(limit)
+    now = 1000.0
+    for pause, size in asked:
+        now += pause
+        if gauge.wait(gauge.charge(size), now) <= 0:
+            gauge.add(gauge.charge(size), now)
+    said = gauge.standing("requests", now).remaining
+    went = 0
+    while gauge.wait(1, now) == 0.0:
+        gauge.add(1, now)
+        went += 1
+    assert said <= went <= said + gauge.cap - limit
+
+
+def test_the_reset_is_when_all_of_the_limit_goes_again() -> None:
+    """A minute after the last request, not before; what was taken back is not waited for."""
+    gauge = Gauge(40)
+    assert Standing("requests", 40, 40, 0.0) == gauge.standing("requests", 1000.0)
+    gauge.add(1, 1000.0)
+    taken_back = gauge.add(1, 1010.0)
+    assert Standing("requests", 40, 38, 50.0, 2) == gauge.standing("requests", 1020.0)
+    gauge.credit(1, taken_back)
+    assert Standing("requests", 40, 39, 40.0, 1) == gauge.standing("requests", 1020.0)
+    assert 39 == gauge.standing("requests", 1059.9).remaining
+    assert Standing("requests", 40, 40, 0.0) == gauge.standing("requests", 1060.0)
+
+
+@given(st.lists(st.tuples(st.floats(0, 20), st.integers(1, 40)), max_size=60))
+def test_nobody_waits_longer_than_a_minute(asked: list[tuple[float, int]]) -> None:
+    """No wait is told that clients would not follow: OpenAI's goes by none of more than a minute."""
+    gauge = Gauge(40)
+    now = 1000.0003
+    for pause, size in asked:
+        now += pause
+        assert gauge.wait(size, now) <= 60.0
+        if gauge.wait(size, now) <= 0:
+            gauge.add(size, now)
+        assert gauge.standing("requests", now).reset <= 60.0
 
 
 def test_waiting_as_long_as_told_is_enough() -> None:
@@ -79,10 +122,10 @@ def test_a_credit_gives_room_back() -> None:
     assert gauge.wait(200, 1000.1) > 0
     gauge.credit(850, tick)
     assert 0.0 == gauge.wait(40, 1000.1)
-    assert 950 == gauge.remaining()
+    assert 950 == gauge.standing("tokens", 1000.1).remaining
     gauge.level(1070.0)
     gauge.credit(50, tick)
-    assert 1000 == gauge.remaining()
+    assert 1000 == gauge.standing("tokens", 1070.0).remaining
 
 
 def test_a_gauge_survives_its_row() -> None:
@@ -112,23 +155,51 @@ def test_a_long_minute_is_kept_short() -> None:
 
 def test_a_share_takes_its_part_only() -> None:
     """With fifty instances of equal demand, one takes a fiftieth of what is free."""
-    share = Share(6000)
-    share.exchange(0, 1 / 50, 1000.0, elapsed=1.0)
-    taken = 0
-    while share.wait(1, 1000.0, 0.999) == 0.0:
+    for spend, least, most in ((0.0, 600 // 50, 750 // 50), (0.25, 1450 // 50, 1500 // 50)):
+        share = Share(6000)
+        share.exchange(0, 1 / 50, 1000.0, elapsed=1.0, spend=spend)
+        taken = 0
+        while share.wait(1, 1000.0, 0.999) == 0.0:
+            share.take(1, 1000.0)
+            taken += 1
+        assert least <= taken <= most
+
+
+def test_a_share_without_company_is_all_of_the_limit() -> None:
+    """A single instance lets the limit go at once; from the moment there is another, what is left goes by parts."""
+    share = Share(600)
+    share.alone(1000.0)
+    assert 600 == share.standing("requests", 1000.0).remaining
+    for _ in range(500):
+        assert 0.0 == share.wait(1, 1000.0, 0.999)
         share.take(1, 1000.0)
-        taken += 1
-    assert 600 // 50 <= taken <= 750 // 50
+    assert 100 == share.standing("requests", 1000.0).remaining
+    share.exchange(0, 1.0, 1001.0, elapsed=1.0, spend=spend_of(2))
+    assert Standing("requests", 600, 20, 59.0, 500) == share.standing("requests", 1001.0)
+    share.alone(1002.0)
+    assert 100 == share.standing("requests", 1002.0).remaining
+    for _ in range(100):
+        share.take(1, 1002.0)
+    assert 0 == share.standing("requests", 1002.0).remaining
+    assert share.wait(25, 1002.0, 0.999) > 50
+
+
+def test_a_share_tells_what_the_crowd_lets_go() -> None:
+    """What remains is what would go at once: the bucket's tenth, or a quarter of the minute's rest once the demand is known."""
+    share = Share(600)
+    share.exchange(0, 0.25, 1000.0, elapsed=1.0)
+    assert 60 == share.standing("requests", 1000.0).remaining
+    share.exchange(100, 0.25, 1001.0, elapsed=1.0, spend=spend_of(4))
+    assert 600 // 5 * 0.75 < share.standing("requests", 1001.0).remaining <= 125
 
 
 def test_lots_are_drawn_for_less_than_one() -> None:
-    """A share of 0.14 requests admits one in about seven draws, and one lot is drawn in an interval."""
+    """A share of 0.1 requests admits one in about seven draws, and one lot is drawn in an interval."""
 
     def admitted(draw: float) -> bool:
         share = Share(301)
-        share.gauge.fill()
         share.gauge.level(1000.0)
-        share.gauge.fill()
+        share.fill()
         share.exchange(0, 0.02, 1000.2, elapsed=1.0)
         first = share.wait(1, 1000.5, draw) == 0.0
         if not first:

@@ -65,12 +65,12 @@ async def test_a_refusal_by_the_row_is_taken_back(tables: Tables, clock: FakeClo
 
 
 async def test_one_change_admits_many(weather: Weather, tables: Tables, clock: FakeClock) -> None:
-    """Admissions that ask at once share one write, and exactly a burst of them goes."""
+    """Admissions that ask at once share one write, and exactly the limit of them goes."""
     writes = 0
     limits = RateLimits(WeatheredTables(tables, weather), clock, "one")
     admissions = await asyncio.gather(*(limits.admit((KEY,), tokens=1) for _ in range(100)))
     writes = weather.reads
-    assert 5 == sum(one.allowed for one in admissions)
+    assert 10 == sum(one.allowed for one in admissions)
     assert 1 == writes
     await limits.aclose()
 
@@ -162,6 +162,48 @@ def test_instances_share_a_large_limit() -> None:
     outcome = run(simulate(Plan(600, instances=4, seconds=130)))
     assert outcome.worst <= 1.05
     assert outcome.use >= 0.95
+
+
+@pytest.mark.parametrize("limited", [Limited("key:small", 40), Limited("key:large", 600)])
+async def test_all_of_the_limit_goes_at_once(tables: Tables, clock: FakeClock, limited: Limited) -> None:
+    """In a row and by counters alike: what remains is counted down to none, then a refusal says why and for how long."""
+    limits = RateLimits(tables, clock, "one")
+    limit = limited.requests_per_minute or 0
+    admissions = [await limits.admit((limited,), tokens=1) for _ in range(limit + limit // 20 + 1)]
+    assert [str(left) for left in range(limit - 1, -1, -1)] == [
+        dict(one.headers)["x-ratelimit-remaining-requests"] for one in admissions[:limit]
+    ]
+    refusal = admissions[-1]
+    assert not refusal.allowed
+    assert "requests" == refusal.what
+    assert "0" == dict(refusal.headers)["x-ratelimit-remaining-requests"]
+    assert 0 < refusal.retry_after <= 60
+    assert limit == limits.report()[0].used
+    clock.seconds += 60.1
+    assert (await limits.admit((limited,), tokens=1)).allowed
+    await limits.aclose()
+
+
+async def test_all_tokens_of_the_limit_go_at_once(tables: Tables, clock: FakeClock) -> None:
+    """The same for tokens: nine tenths in one request, and the last tenth in the next."""
+    limits = RateLimits(tables, clock, "one")
+    limited = Limited("key:tokens", None, 10_000)
+    first = await limits.admit((limited,), tokens=9000)
+    assert "1000" == dict(first.headers)["x-ratelimit-remaining-tokens"]
+    assert "1m0s" == dict(first.headers)["x-ratelimit-reset-tokens"]
+    assert not (await limits.admit((limited,), tokens=1500)).allowed
+    second = await limits.admit((limited,), tokens=1000)
+    assert "0" == dict(second.headers)["x-ratelimit-remaining-tokens"]
+    assert not (await limits.admit((limited,), tokens=100)).allowed
+    await limits.aclose()
+
+
+@pytest.mark.parametrize("limit", [40, 300])
+def test_a_row_is_fair(limit: int) -> None:
+    """Four instances of equal demand, together twice the limit, get the same of it: each at least four fifths of its part."""
+    outcome = run(simulate(Plan(limit, instances=4, zipf=0.0, seconds=300)))
+    assert outcome.fairness >= 0.8
+    assert outcome.worst <= 1.05
 
 
 @pytest.mark.parametrize("name", ["30 RPM", "300 RPM"])

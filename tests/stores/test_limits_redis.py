@@ -51,7 +51,7 @@ async def test_all_or_nothing(redis: RedisLimits, tables: Tables) -> None:
     assert [True, True, True, False, False] == [one.allowed for one in admissions]
     assert PROJECT == admissions[-1].refused_by
     assert "requests" == admissions[-1].what
-    assert 0 < admissions[-1].retry_after <= 61
+    assert 0 < admissions[-1].retry_after <= 60
     assert ("x-ratelimit-remaining-requests", "0") in admissions[-1].headers
     admission = await limits.admit((KEY,), tokens=10)
     assert ("x-ratelimit-remaining-requests", "56") in admission.headers
@@ -60,13 +60,43 @@ async def test_all_or_nothing(redis: RedisLimits, tables: Tables) -> None:
 
 
 async def test_a_burst_over_several_instances(redis: RedisLimits, server: RedisProcess, tables: Tables) -> None:
-    """However many ask at once through two connections, exactly one burst goes."""
+    """However many ask at once through two connections, exactly the limit goes."""
     second = open_redis(server.url, SystemClock())
     both = [RateLimits(tables, SystemClock(), name, backend=backend) for name, backend in (("a", redis), ("b", second))]
     limited = Limited("key:burst", 30)
     admissions = await asyncio.gather(*(both[number % 2].admit((limited,), tokens=0) for number in range(40)))
-    assert 5 == sum(one.allowed for one in admissions)
+    assert 30 == sum(one.allowed for one in admissions)
     await second.aclose()
+
+
+@pytest.mark.parametrize("limited", [Limited("key:small", 40), Limited("key:large", 600)])
+async def test_all_of_the_limit_goes_at_once(redis: RedisLimits, tables: Tables, limited: Limited) -> None:
+    """Whatever its size: what remains is counted down to none, then a refusal says why and for how long."""
+    limits = RateLimits(tables, SystemClock(), "one", backend=redis)
+    limit = limited.requests_per_minute or 0
+    admissions = []
+    for _ in range(0, limit + limit // 10 + 10, 8):  # as many as there are connections: none waits for one
+        admissions += await asyncio.gather(*(limits.admit((limited,), tokens=1) for _ in range(8)))
+    told = [int(dict(one.headers)["x-ratelimit-remaining-requests"]) for one in admissions]
+    allowed = [left for left, one in zip(told, admissions, strict=True) if one.allowed]
+    assert set(range(limit)) == set(allowed)
+    assert limit <= len(allowed) <= limit * 1.04
+    refusal = next(one for one in admissions if not one.allowed)
+    assert "requests" == refusal.what
+    assert 0 < refusal.retry_after <= 60
+
+
+async def test_all_tokens_of_the_limit_go_at_once(redis: RedisLimits, tables: Tables) -> None:
+    """The same for tokens: nine tenths in one request, and the last tenth in the next."""
+    limits = RateLimits(tables, SystemClock(), "one", backend=redis)
+    limited = Limited("key:tokens", None, 10_000)
+    first = await limits.admit((limited,), tokens=9000)
+    assert "1000" == dict(first.headers)["x-ratelimit-remaining-tokens"]
+    assert "1m0s" == dict(first.headers)["x-ratelimit-reset-tokens"]
+    assert not (await limits.admit((limited,), tokens=2500)).allowed
+    second = await limits.admit((limited,), tokens=1000)
+    assert second.allowed
+    assert "0" == dict(second.headers)["x-ratelimit-remaining-tokens"]
 
 
 async def test_tokens_come_back(redis: RedisLimits, tables: Tables) -> None:
