@@ -69,6 +69,14 @@ class Hold:
         return any(account.hard for account in self.accounts)
 
 
+@dataclass(slots=True)
+class _OpenRequest:
+    """A request whose usage is not written yet: when it began, and where its attempts are."""
+
+    began_at: float
+    sessions: list[Session] = field(default_factory=list)
+
+
 class Ledger:
     """The ledger of one process, over the store that all share. To be used from one event loop at a time.
 
@@ -94,7 +102,7 @@ class Ledger:
         self._recovery = Recovery(self._table, clock, instance=instance, policy=policy)
         self._session: Session | None = None
         self._draining: list[Session] = []
-        self._open: dict[str, float] = {}  # requests whose usage is not written, and when they began
+        self._open: dict[str, _OpenRequest] = {}  # those whose usage is not written, in the order they began
         self._ended: deque[tuple[float, str]] = deque()
         self._seen: dict[rows.AccountKey, Balance] = {}
         self._late: list[LateSettlement] = []
@@ -124,7 +132,8 @@ class Ledger:
         if amount < 0:
             message = "A reservation can't be below zero."
             raise ValueError(message)
-        self._open.setdefault(intent.request_id, self._clock.now())
+        if intent.request_id not in self._open:
+            self._open[intent.request_id] = _OpenRequest(self._clock.now())
         if not any([account.hard for account in accounts]):  # noqa: C419  (a list is faster for the usual none or one)
             return self._hold_softly(intent, accounts, amount)
         deadline = self._clock.monotonic() + (self._policy.wait if wait is None else min(wait, self._policy.wait))
@@ -264,13 +273,23 @@ class Ledger:
         """Return the moment such that the usage of every request that began before is written, or was never there to be."""
         written = self._clock.now() if self._usage_until is None else self._usage_until()
         while self._ended and (self._usage_until is None or self._ended[0][0] < written):
-            self._open.pop(self._ended.popleft()[1], None)
+            request = self._open.pop(self._ended.popleft()[1], None)
+            for session in () if request is None else request.sessions:
+                session.unwritten -= 1
         oldest = next(iter(self._open.values()), None)
-        return written if oldest is None else min(oldest, written)
+        return written if oldest is None else min(oldest.began_at, written)
+
+    def _wrote(self, request_id: str, session: Session) -> None:
+        """Take note that an attempt of a request is, or soon will be, in a session: its usage keeps that one open."""
+        request = self._open.get(request_id)
+        if request is not None and session not in request.sessions:
+            request.sessions.append(session)
+            session.unwritten += 1
 
     def _may_close(self, session: Session) -> bool:
         """Say whether all is done in it, and the usage of its requests written: nobody looks for that in a closed session."""
-        return session.finished and (self._usage_until is None or session.ended_at < self._written_until())
+        self._written_until()
+        return session.finished and (self._usage_until is None or not session.unwritten)
 
     def _hold_softly(self, intent: Intent, accounts: tuple[Account, ...], amount: int) -> Hold:
         amount = min(amount, MAX_AMOUNT)
@@ -279,6 +298,7 @@ class Ledger:
             session.lease(account).take(amount)
         hold = Hold(intent, amount, accounts, session, at=self._clock.now())
         session.holds += 1
+        self._wrote(intent.request_id, session)
         row = _row(hold, rows.IntentState.PENDING, 0, None)
         session.journal.put(row.row, row.properties())
         return hold
@@ -289,6 +309,7 @@ class Ledger:
         """Write the intent of an amount that was taken, and wait until it has landed."""
         hold = Hold(intent, amount, accounts, session, at=self._clock.now())
         session.holds += 1
+        self._wrote(intent.request_id, session)
         row = _row(hold, rows.IntentState.PENDING, 0, None)
         if session.lost:
             self._drop(hold)
@@ -331,12 +352,11 @@ class Ledger:
         charged = min(charged, max(MAX_AMOUNT, hold.amount))
         session = hold.session
         session.holds -= 1
-        session.ended_at = self._clock.now()
         if charged > hold.amount and hold.hard:
             self.overruns += 1
             said = "overrun: attempt %d of %s cost %d nano-USD, %d were held"
             _log.error(said, hold.intent.attempt, hold.intent.request_id, charged, hold.amount)
-        row = _row(hold, state, charged, facts, at=session.ended_at)
+        row = _row(hold, state, charged, facts, at=self._clock.now())
         late = LateSettlement(session.name, row, hold.accounts)
         if session.lost:
             self._late.append(late)
@@ -412,7 +432,7 @@ class Ledger:
         session = self._current()
         for account in late.accounts:
             session.holder(account).used += late.intent.charged
-        session.ended_at = self._clock.now()
+        self._wrote(late.intent.request_id, session)
         session.journal.put(
             late.intent.row,
             late.intent.properties(),

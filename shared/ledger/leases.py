@@ -93,6 +93,16 @@ class Lease:
         idle = self._clock.monotonic() - self.taken_at >= self._policy.idle
         return 0 if idle or self.seen is None or self._usual > self._spare(self.seen.left) else self._usual
 
+    @property
+    def needed(self) -> int:
+        """What to keep while calls come: what they will take soon, or would be granted now. Freed money is not to pile up."""
+        if self.seen is None:
+            return self.available
+        now = self._clock.monotonic()
+        soon = self._rate * math.exp((self._rate_at - now) / self._policy.horizon) * self._policy.horizon
+        part = self.seen.left * self._policy.share / (self.open_leases + 1)
+        return min(self.available, max(self._usual, int(soon), int(part)))
+
     def _spare(self, left: int) -> int:
         """Return how much of what is left nobody will miss if a lease keeps it unused."""
         return int(left * self._policy.standby / (self.open_leases + 1))

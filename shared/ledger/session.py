@@ -12,7 +12,7 @@ from shared.core.budgets import Account
 from shared.core.errors import BudgetExceededError, StorageUnavailableError
 from shared.ledger import rows
 from shared.ledger.journal import Journal, SessionLostError
-from shared.ledger.leases import NEVER, Lease
+from shared.ledger.leases import Lease
 from shared.ledger.policy import LedgerPolicy
 from shared.ledger.recovery import forget
 from shared.ports import Clock, EntityTable
@@ -41,9 +41,9 @@ class Session:
         self.leases: dict[rows.AccountKey, Lease] = {}
         self.opened_at = self.used_at = clock.monotonic()
         self.draining = False
-        self.ended_at = NEVER  # the last attempt of it that has ended, by the wall clock
         self.holds = 0
         self.busy = 0  # reservations on their way
+        self.unwritten = 0  # requests with attempts here whose usage is not written
         self._table = table
         self._clock = clock
         self._policy = policy
@@ -251,7 +251,7 @@ class Session:
         for lease in list(self.leases.values()):
             unused = self.draining or now - lease.taken_at >= self._policy.tick
             due = now - lease.folded_at >= self._policy.fold_every and lease.used != lease.folded
-            keep = 0 if self.draining else lease.standby if unused else lease.available
+            keep = 0 if self.draining else lease.standby if unused else lease.needed
             if (due or (unused and lease.is_off(keep))) and lease.marked and not self.lost:
                 with contextlib.suppress(StorageUnavailableError):
                     await self._fold(lease, keep=keep)

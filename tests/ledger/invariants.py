@@ -7,8 +7,9 @@
 2. At every moment what the provider has billed for a hard account is within its limit (but for the same), or within what was
    spent and held when the limit was lowered.
 3. At the end ``spent`` is the sum of what the account's rows were charged, nothing is reserved, no lease is open.
-4. Every call billed under a hard account has exactly one row, charged at least what was billed.
-5. Nothing is charged twice; what was void, or never admitted, is charged 0 when its instance lived to say so.
+4. A call under a hard account is sent when its row is written; it is charged at least what was billed, by exactly one row.
+5. Nothing is charged twice; what was void, or never admitted, is charged 0 when its instance lived to say so. No process takes
+   a session from itself: a write that was not answered is no loss.
 6. A refusal is only for money that was not there at some moment while it was asked for.
 7. When all is well again, requests succeed and recovery completes in time.
 8. Rows of soft accounts are lost only with their process, and only those of the last moments.
@@ -98,11 +99,6 @@ class _Totals:
     bound: int | None = None  # what is billed may not exceed it
     past: deque[tuple[float, int]] = field(default_factory=deque)  # of `total`
 
-    @property
-    def excused(self) -> int:
-        """What may be above the limit."""
-        return self.overruns + self.softly
-
 
 class Auditor:
     """Watches the store and the provider, and reads the tables back at the end.
@@ -120,6 +116,8 @@ class Auditor:
         self._settings = settings
         self._stale = stale
         self._totals: dict[Key, _Totals] = defaultdict(_Totals)
+        self._pending: set[str] = set()  # attempts whose rows are written
+        self._asking: dict[str, int] = {}  # attempts that were not admitted yet, and what for
         store.observers.append(self._observe)
 
     def violated(self, invariant: int, text: str) -> None:
@@ -140,6 +138,8 @@ class Auditor:
                     self._account_row(change)
             elif change.row.startswith("r~"):
                 self._intent_row(change)
+            elif change.row == "0" and change.after is not None:
+                self._fence(change.partition, change.after)
         if head is not None:
             self._head(head)
 
@@ -152,19 +152,26 @@ class Auditor:
             return
         if change.before is not None and change.before["state"] == "closed":
             self.violated(3, f"the closed lease {change.row} of {change.partition} was written again")
-        self._within_grant(change, totals)
+        self._within_grant(change)
         totals.folded += _whole(change.after, "folded") - _whole(change.before, "folded")
         totals.reserved += _reserved(change.after) - _reserved(change.before)
 
-    def _within_grant(self, change: Change, totals: _Totals) -> None:
+    def _within_grant(self, change: Change) -> None:
         """Hold what a session's calls cost, or may have cost, against what it had been granted: the limit's own guard."""
         granted, folded = _whole(change.before, "granted"), _whole(change.after, "folded")
         if change.before is None and change.after is not None and change.after["state"] == "open":
             granted = _whole(change.after, "granted")
-        if self._ceiling(_key(change.partition)) is not None and folded > granted + totals.excused:
+        key = _key(change.partition)
+        if self._ceiling(key) is not None and folded > granted + self._excused(key):
             self.violated(1, f"{change.row} of {change.partition} was granted {granted} and its calls cost {folded}")
 
+    def _fence(self, partition: str, fence: Mapping[str, Value]) -> None:
+        instance = partition.removeprefix("s~").rpartition("-")[0]
+        if fence["state"] == "fenced" and str(fence["token"]).startswith(instance + ":"):
+            self.violated(5, f"{instance} has taken {partition} from itself")
+
     def _intent_row(self, change: Change) -> None:
+        self._pending.add(_attempt_in(change.row))
         before = "" if change.before is None else str(change.before["state"])
         after = "" if change.after is None else str(change.after["state"])
         if before in {"d", "v", "x"} and (before, change.before) != (after, change.after):
@@ -172,7 +179,7 @@ class Auditor:
 
     def _head(self, change: Change) -> None:
         key = _key(change.partition)
-        totals, ceiling = self._totals[key], self._ceiling(key)
+        totals, bound = self._totals[key], self._bound(key)
         spent, reserved = _whole(change.after, "spent"), _whole(change.after, "reserved")
         before, totals.total = totals.total, spent + reserved
         totals.past.append((self._now(), totals.total))
@@ -182,13 +189,31 @@ class Auditor:
             self.violated(1, f"{change.partition}: reserved is {reserved}, its leases say {totals.reserved}")
         if spent != totals.folded + totals.corrected:
             self.violated(1, f"{change.partition}: spent is {spent}, its rows say {totals.folded + totals.corrected}")
-        if ceiling is not None and before < totals.total > ceiling + totals.excused:
-            self.violated(1, f"{change.partition}: spent {spent} + reserved {reserved} > limit {ceiling} + {totals.excused}")
+        if bound is not None and before < totals.total > bound + (excused := self._excused(key)):
+            self.violated(1, f"{change.partition}: spent {spent} + reserved {reserved} > limit {bound} + {excused}")
+
+    def _bound(self, key: Key) -> int | None:
+        """Return what may be spent and held: the limit, or what was when the limit was lowered and has not come back yet."""
+        totals, ceiling = self._totals[key], self._ceiling(key)
+        if ceiling is not None:
+            totals.bound = max(ceiling, totals.total if totals.bound is None else min(totals.bound, totals.total))
+        return None if ceiling is None else totals.bound
 
     def _ceiling(self, key: Key) -> int | None:
         """Return the highest limit that somebody may go by who sees the account as hard; None when nobody does."""
         seen = [account.limit for account in self._settings.possible(key, self._now() - self._stale) if account.hard]
         return max(seen, default=None)
+
+    def _excused(self, key: Key) -> int:
+        """Return what may be above the limit: overruns, and what is admitted while the account is soft, or may be seen so."""
+        totals, asking = self._totals[key], 0
+        if len(self._settings.possible(key, float("-inf"))) > 1:
+            for name, amount in self._asking.items():
+                asking += amount if self._may_be_soft(key, self.attempts[name]) else 0
+        return totals.overruns + totals.softly + asking
+
+    def _may_be_soft(self, key: Key, attempt: Attempt) -> bool:
+        return not all(each.hard for each in self._settings.possible(key, attempt.asked_at - LAG))
 
     def billed(self, attempt: Attempt, amount: int) -> None:
         """Take note of the provider's bill for an attempt, the moment it is made."""
@@ -197,20 +222,25 @@ class Auditor:
             totals = self._totals[account.budget, account.period]
             totals.billed += amount
             totals.overruns += attempt.overrun
-            ceiling = self._ceiling((account.budget, account.period))
-            if ceiling is None:
-                continue
-            totals.bound = max(ceiling, totals.total if totals.bound is None else min(totals.bound, totals.total))
-            if totals.billed > totals.bound + totals.excused:
-                self.violated(2, f"billed {totals.billed} on {account.budget}, which may cost {totals.bound}")
+            bound = self._bound((account.budget, account.period))
+            if bound is not None and totals.billed > bound + self._excused((account.budget, account.period)):
+                self.violated(2, f"billed {totals.billed} on {account.budget}, which may cost {bound}")
+
+    def asked(self, attempt: Attempt, amount: int) -> None:
+        """Take note of an attempt before anything is asked for it."""
+        self.attempts[attempt.name] = attempt
+        self._asking[attempt.name] = amount
 
     def admitted(self, attempt: Attempt, amount: int) -> None:
         """Take note that an attempt may cost so much."""
         attempt.admitted_at, attempt.amount = self._now(), amount
+        self._asking.pop(attempt.name)
+        if attempt.guarded and attempt.name not in self._pending:
+            self.violated(4, f"{attempt.name} may be sent, and nothing of it is written")
         for account in attempt.accounts:
             key = account.budget, account.period
             self._totals[key].used += amount
-            if not all(each.hard for each in self._settings.possible(key, attempt.asked_at - LAG)):
+            if self._may_be_soft(key, attempt):
                 self._totals[key].softly += amount
 
     def told(self, attempt: Attempt, charged: int) -> None:
@@ -229,7 +259,8 @@ class Auditor:
             most = total if at < since else max(most, total)
         least = min(each.limit for each in self._settings.possible(key, since - LAG)) - most
         self.counts["refused"] += 1
-        if least - totals.excused >= amount:  # an overrun is spent before the head knows of it
+        self._asking.pop(attempt.name)
+        if least - self._excused(key) >= amount:  # an overrun is spent before the head knows of it
             self.violated(6, f"{attempt.name} was refused {amount} of {budget}, which had {least} left all the time")
         for share in (85, 75):
             self.counts[f"refused below {share} %"] += totals.used + amount <= account.limit * share / 100
@@ -272,25 +303,27 @@ class Auditor:
         self, attempt: Attempt, rows: list[Row], corrections: Mapping[Key, Mapping[str, int]], death: Death | None
     ) -> None:
         name = attempt.name
-        if len(rows) > 1:
-            self.violated(5, f"{name} has {len(rows)} rows")
         if not rows:
             self._missing(attempt, death)
             return
-        row = rows[0]
-        if row.state == "p":
+        if any(row.state == "p" for row in rows):
             self.violated(3, f"{name} is pending for ever")
         for account in attempt.accounts:
             key = (account.budget, account.period)
-            if key not in row.accounts:
-                self.violated(4, f"the row of {name} does not name {key}")
-            charged = row.charged + corrections[key].get(name, 0)
+            if any(key not in row.accounts for row in rows):
+                self.violated(4, f"a row of {name} does not name {key}")
+            charges = [row.charged + corrections[key].get(f"{row.session.removeprefix('s~')}~{name}", 0) for row in rows]
+            # A row that landed unheard in a lost session is taken back, and written anew in another one.
+            charged = sum(charges)
+            if len(rows) > 1 and len([charge for charge in charges if charge]) > 1:
+                self.violated(5, f"{name} has {len(rows)} rows, charged {charges}")
             # An overrun is known to nobody else than the process that died before it could tell.
             if charged < (attempt.billed if death is None else min(attempt.billed, attempt.amount)):
                 self.violated(4, f"{name} was charged {charged} on {account.budget}, the provider billed {attempt.billed}")
             told = 0 if attempt.admitted_at is None else attempt.charged
             if death is None and charged != told:
-                self.violated(5, f"{name} was charged {charged} on {account.budget} (state {row.state}), was told {told}")
+                states = "".join(row.state for row in rows)
+                self.violated(5, f"{name} was charged {charged} on {account.budget} (state {states}), was told {told}")
 
     def _missing(self, attempt: Attempt, death: Death | None) -> None:
         """Judge an attempt without a row."""
@@ -324,7 +357,7 @@ class Auditor:
             if partition.startswith("b~"):
                 for name, entity in entities.items():
                     if name.startswith("c~"):
-                        found[_key(partition)][_attempt_in(name)] += _whole(entity.properties, "delta")
+                        found[_key(partition)][name.removeprefix("c~")] += _whole(entity.properties, "delta")
         return found
 
 

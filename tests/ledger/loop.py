@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-MOST_STEPS = 200_000
-"""A seed takes some ten thousand."""
+MOST_STEPS = 1_000_000
+"""A seed takes some ten thousand, the spending of a large budget some hundred thousand."""
 EPOCH = 1_795_000_000.0
 """The wall clock when a simulation begins: in November 2026."""
 

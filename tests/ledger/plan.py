@@ -13,6 +13,8 @@ from tests.ledger.store import CALM, Fate, Weather
 
 TYPICAL = 2_000_000
 """Nano-USD that a typical call holds."""
+MEAN_CHARGE = 0.38
+"""What a call costs on the average, as a share of what it holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class Plan:
     retrying: float = 0.1  # the share of requests that are tried twice
     again: float = 0.05  # the share of attempts that are settled once more
     usage_lag: float = 0.2  # seconds until usage is written
+    spread: float = 0.8  # how much what requests hold differs; 0: it does not
 
     @property
     def calm(self) -> bool:
@@ -56,7 +59,14 @@ class Plan:
 
     def amount(self, random: Random) -> int:
         """Return the upper bound of what a request costs: mostly small, some large."""
-        return int(TYPICAL * random.lognormvariate(0.0, 0.8)) + 1
+        return int(TYPICAL * random.lognormvariate(0.0, self.spread)) + 1
+
+
+def spending(requests: int = 6_000, *, instances: int = 5, workers: int = 40) -> Plan:
+    """Return a calm world in which one budget, enough for so many requests, is spent to its end by many at once."""
+    seconds = 20.0 + requests / (instances * workers) * 2.5
+    account = Account("b0", "2026-11", int(requests * TYPICAL * MEAN_CHARGE), hard=True)
+    return Plan(seconds, instances, workers, 0.05, (account,), LedgerPolicy(), spread=0.0)
 
 
 def plan_of(seed: int) -> Plan:

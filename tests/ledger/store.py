@@ -167,6 +167,7 @@ class Trap:
     prefix: str  # of the partition it waits for; OPENING: for the first write of a session
     fate: Fate
     spring: Callable[[], None]
+    row: str = ""  # only a write with a row that begins like that
 
 
 @dataclass(slots=True)
@@ -179,6 +180,8 @@ class Network:
     weather: Weather = CALM
     down_until: float = 0.0
     frozen_until: float = 0.0
+    late_by: float | None = None  # how late a late write is; None: by chance
+    broken: float = 0.3  # the share of unanswered writes of which the sender hears at once: its connection broke
     faults: Counter[str] = field(default_factory=Counter)
     log: Callable[..., None] = lambda *_: None
 
@@ -236,7 +239,7 @@ class Wire:
         fate = network.weather.fate(network.random.random())
         future = self._future()
         trap = self.trap
-        if trap is not None and _trapped(trap, ops[0]):
+        if trap is not None and _trapped(trap, ops):
             self.trap = None
             fate = trap.fate
             network.faults[f"trap {fate}"] += 1
@@ -253,14 +256,16 @@ class Wire:
         arrival = self._arrival()
         heard: asyncio.Future[Any] | None = future
         if fate in {Fate.ANSWER_LOST, Fate.LATE, Fate.REQUEST_LOST, Fate.BUSY}:
-            self._give_up(future, soon=fate is Fate.BUSY)
+            # A connection that breaks tells at once that there will be no answer.
+            self._give_up(future, soon=fate is Fate.BUSY or network.random.random() < network.broken)
             heard = None
         if fate in {Fate.REQUEST_LOST, Fate.BUSY}:
             return
         if fate is Fate.LATE:
             # Mostly within the time in which a frozen sender wakes and a sweep passes; some as late as can be.
             span = network.random.choice((0.5, 10.0, network.weather.late, network.weather.late))
-            arrival += TIMEOUT * network.random.random() + span * network.random.random()
+            by_chance = TIMEOUT * network.random.random() + span * network.random.random()
+            arrival += by_chance if network.late_by is None else network.late_by
         if fate is Fate.DOUBLED:
             second = arrival + network.random.choice((0.001, 0.05, 2.0)) * network.random.random()
             first_heard = network.random.random() < 0.5
@@ -317,7 +322,10 @@ class Wire:
             timer.cancel()
 
 
-def _trapped(trap: Trap, first: Op) -> bool:
+def _trapped(trap: Trap, ops: Sequence[Op]) -> bool:
+    first = ops[0]
+    if not any(op.entity.row.startswith(trap.row) for op in ops):
+        return False
     if trap.prefix == OPENING:
         return first.action is Action.INSERT and first.entity.partition.startswith("s~")
     return first.entity.partition.startswith(trap.prefix)

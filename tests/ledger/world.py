@@ -220,7 +220,7 @@ class World:
         for number in (1, 2) if random.random() < self.plan.retrying else (1,):
             accounts = tuple([self.settings.seen(budget, instance.lag) for budget in budgets])
             attempt = Attempt(name, instance.name, accounts, self.loop.time(), number=number)
-            self.auditor.attempts[attempt.name] = attempt
+            self.auditor.asked(attempt, amount)
             hold = await self._reserve(instance, attempt, amount, random)
             if hold is None:
                 break
@@ -459,7 +459,7 @@ class World:
                 continue
             self._requests += 1
             attempt = Attempt(f"q{self._requests}", instance.name, (account,), self.loop.time())
-            self.auditor.attempts[attempt.name] = attempt
+            self.auditor.asked(attempt, amount)
             try:
                 hold = await instance.ledger.reserve(Intent(attempt.request_id, 1, {}), (account,), amount)
             except (BudgetExceededError, StorageUnavailableError) as error:
