@@ -308,7 +308,7 @@ class HealthBook:
 
 
 def _state(breaker: Breaker, shared: Shared) -> tuple[object, ...]:
-    return breaker.state, breaker.opened_at, shared.pending, shared.strikes, shared.cleared
+    return breaker.state, breaker.opened_at, breaker.asked_until, shared.pending, shared.strikes, shared.cleared
 
 
 def _sample(record: _Record) -> Sample:

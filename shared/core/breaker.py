@@ -62,6 +62,7 @@ class Admission(StrEnum):
 class Breaker:
     """One deployment's breaker. ``outcomes`` are the latest calls, newest last, True for a failure.
 
+    ``asked_until`` ends the longest pause that the provider asked this instance for, whatever else it waits for.
     ``closed_at`` is when a probe closed it; None once its traffic is back, or if it never opened.
     """
 
@@ -71,6 +72,7 @@ class Breaker:
     open_until: float = 0.0
     openings: int = 0
     cooling: bool = False
+    asked_until: float = 0.0
     lease_until: float = 0.0
     disabled: str | None = None
     closed_at: float | None = None
@@ -184,6 +186,7 @@ def _failure(
 
 def _cool_down(breaker: Breaker, now: float, retry_after: float | None, policy: BreakerPolicy) -> Breaker:
     pause = policy.throttle_pause if retry_after is None else min(max(retry_after, 0.0), policy.max_pause)
+    breaker = replace(breaker, asked_until=max(breaker.asked_until, now + pause))
     if breaker.state is BreakerState.CLOSED or breaker.cooling:
         until = max(breaker.open_until if breaker.cooling else 0.0, now + pause)  # a pause is never shortened
         return replace(breaker, state=BreakerState.OPEN, cooling=True, opened_at=now, open_until=until, closed_at=None)

@@ -87,7 +87,8 @@ class Sample:
 class Entry:
     """What the row says of one deployment. Wall clocks are those of whoever wrote them.
 
-    ``pause`` and ``until`` are the opening's, ``cool`` and ``cool_until`` those of the pause the provider asked for.
+    ``pause`` and ``until`` are the opening's, ``cool`` and ``cool_until`` those of the pause the provider asked for. ``cools``
+    grows with each such pause, so that a reader can tell two that end at the same second of differing clocks.
     ``lease`` grows with each lease (and its renewals), so that a reader can tell a new one from an old one. ``strikes`` are
     failures of instances that call seldom, since the latest success of anybody who knew of them; ``struck`` is the last one's.
     """
@@ -103,6 +104,7 @@ class Entry:
     lease_until: float = 0.0
     cool: float = 0.0
     cool_until: float = 0.0
+    cools: int = 0
     strikes: int = 0
     struck: float = 0.0
     averages: Averages = Averages()
@@ -115,9 +117,11 @@ SILENT: Final = Entry()
 class Shared:
     """What an instance remembers of a deployment's entry; times are its own monotonic seconds.
 
-    ``epoch``, ``lease`` and ``cool_mark`` (its ``cool_until``) say which state of the entry was last heard, ``open`` whether
-    the breaker was open in it. ``own_until`` is the end of the pause this instance's own failures caused: others' successes
-    don't shorten it. ``granted_until`` is the end of this instance's own lease to probe.
+    ``epoch``, ``lease`` and ``cool_mark`` (its ``cools`` and ``cool_until``) say which state of the entry was last heard,
+    ``open`` whether the breaker was open in it. ``cool_end`` is the end of the provider's pause as heard: who hears of it late
+    waits too long, so what is still to be told is decided by ``cool_told``, the end this instance told last. ``own_until`` is
+    the end of the pause this instance's own failures caused: others' successes don't shorten it. ``granted_until`` is the end
+    of this instance's own lease to probe.
     ``strikes`` are not yet in the row; ``warned`` is True while there are some in it, ``cleared`` when a call went well since.
     Until ``muted_until`` it keeps its openings to itself: others have just found the deployment well.
     """
@@ -129,8 +133,9 @@ class Shared:
     lease: int = 0
     lease_end: float = 0.0
     granted_until: float = 0.0
-    cool_mark: float = 0.0
+    cool_mark: tuple[int, float] = (0, 0.0)
     cool_end: float = 0.0
+    cool_told: float = 0.0
     strikes: int = 0
     warned: bool = False
     cleared: bool = False
@@ -204,15 +209,17 @@ def _cooled(entry: Entry, breaker: Breaker, shared: Shared, at: Moment) -> Entry
     if not news_of_cooling(breaker, shared, at.monotonic):
         return entry
     pause = breaker.open_until - at.monotonic
-    if entry.cool_until != shared.cool_mark:
+    if _cool_mark(entry) != shared.cool_mark:
         # Of a pause it has not heard of it can't tell since when others wait: it says its own, and none is shortened.
         pause = max(pause, _left(entry.cool, entry.cool_until, at))
-    return replace(entry, cool=pause, cool_until=at.wall + pause)
+    # Rounded as in the row's text: else the same pause would be heard anew when it is read there, and counted from then.
+    cool_until = round(at.wall + pause, 3)
+    return replace(entry, cool=pause, cool_until=cool_until, cools=max(entry.cools, shared.cool_mark[0]) + 1)
 
 
 def news_of_cooling(breaker: Breaker, shared: Shared, now: float) -> bool:
-    """Say whether the provider asked this instance for a longer pause than it has heard of."""
-    return breaker.cooling and breaker.open_until > max(now, shared.cool_end + NEARLY)
+    """Say whether the provider asked this instance for a longer pause than it has told of."""
+    return breaker.cooling and breaker.asked_until > max(now, shared.cool_told + NEARLY)
 
 
 def claimed(entry: Entry, shared: Shared, at: Moment) -> Entry | None:
@@ -271,6 +278,8 @@ def heard(entry: Entry, breaker: Breaker, shared: Shared, at: Moment, *, doubted
     warned = entry.strikes > 0
     if shared.pending is not Pending.NOTHING or shared.strikes or shared.cleared or shared.warned is not warned:
         shared = replace(shared, pending=Pending.NOTHING, strikes=0, cleared=False, warned=warned)
+    if news_of_cooling(breaker, shared, at.monotonic):
+        shared = replace(shared, cool_told=breaker.asked_until)
     if entry.epoch != shared.epoch:  # a smaller one: the row was lost, and what it says now counts
         shared = replace(shared, epoch=entry.epoch, open=entry.open, granted_until=0.0)
         if entry.open:
@@ -279,7 +288,7 @@ def heard(entry: Entry, breaker: Breaker, shared: Shared, at: Moment, *, doubted
             breaker, shared = _hears_closing(breaker, shared, at)
     if entry.lease != shared.lease:
         breaker, shared = _hears_lease(entry, breaker, shared, at)
-    if entry.cool_until != shared.cool_mark:
+    if _cool_mark(entry) != shared.cool_mark:
         breaker, shared = _hears_cooling(entry, breaker, shared, at)
     return breaker, shared
 
@@ -334,15 +343,18 @@ def _hears_lease(entry: Entry, breaker: Breaker, shared: Shared, at: Moment) -> 
 
 
 def _hears_cooling(entry: Entry, breaker: Breaker, shared: Shared, at: Moment) -> tuple[Breaker, Shared]:
-    if entry.cool_until == shared.cool_mark:
-        return breaker, shared
     end = at.monotonic + _left(entry.cool, entry.cool_until, at)
-    shared = replace(shared, cool_mark=entry.cool_until, cool_end=max(shared.cool_end, end))
+    shared = replace(shared, cool_mark=_cool_mark(entry), cool_end=max(shared.cool_end, end))
     if end <= max(at.monotonic, breaker.open_until if breaker.state is not BreakerState.CLOSED else 0.0):
         return breaker, shared
     if breaker.state is BreakerState.CLOSED:
         breaker = replace(breaker, state=BreakerState.OPEN, cooling=True, opened_at=at.monotonic, closed_at=None)
     return replace(breaker, open_until=end), shared
+
+
+def _cool_mark(entry: Entry) -> tuple[int, float]:
+    """Return what tells a provider's pause from every other; by its end too, as a row that was lost counts from 1 again."""
+    return entry.cools, entry.cool_until
 
 
 def _left(pause: float, until: float, at: Moment) -> float:

@@ -88,6 +88,6 @@ def _fits(name: str, value: object) -> bool:
         return isinstance(value, str)
     if name == "open":
         return isinstance(value, bool)
-    whole = name in {"epoch", "openings", "lease", "strikes"}
+    whole = name in {"epoch", "openings", "lease", "cools", "strikes"}
     number = isinstance(value, int) if whole else isinstance(value, int | float)
     return number and not isinstance(value, bool) and math.isfinite(value)  # type: ignore[arg-type]  # a number by now

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared.core.breaker import NEW, Breaker, admit, failed
@@ -101,6 +101,8 @@ def test_clocks_that_are_wrong_never_shorten_a_pause_and_lengthen_it_by_itself_a
     pauses=st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 50), st.floats(1, 100)), min_size=1, max_size=6),
     skews=st.tuples(*[st.floats(-SKEW / 2, SKEW / 2)] * 3),
 )
+@example(pauses=[("a", 1, 1), ("b", 0, 1)], skews=(0, 1, 0))  # two pauses whose ends are the same by differing clocks
+@example(pauses=[("a", 0, 2), ("b", 0, 1), ("a", 1, 1), ("a", 1, 2)], skews=(0, 0, 0))  # heard of late, as if it were longer
 def test_a_providers_pause_is_never_shortened_by_any_order_of_tellers(
     pauses: list[tuple[str, float, float]], skews: tuple[float, float, float]
 ) -> None:
@@ -118,6 +120,16 @@ def test_a_providers_pause_is_never_shortened_by_any_order_of_tellers(
         states["d"] = heard(entry, *states["d"], at(when, "d"))
         fresh, _ = heard(entry, NEW, UNSHARED, at(when, "e"))
         assert min(states["d"][0].open_until - at(0, "d").monotonic, fresh.open_until - at(0, "e").monotonic) >= latest - 0.6
+
+
+def test_a_pause_read_back_from_the_row_is_the_one_that_was_told() -> None:
+    """Whoever told of it does not take it for another and wait for its whole length anew."""
+    told = at(0.123456789)
+    breaker = throttled(60, told)
+    entry = spoken(SILENT, breaker, UNSHARED, told)
+    breaker, shared = heard(entry, breaker, UNSHARED, told)
+    (read,) = entries_of(text_of({"a/b": entry}, told.wall)).values()
+    assert told.monotonic + 60 == heard(read, breaker, shared, at(30))[0].open_until
 
 
 def test_only_one_instance_gets_the_lease_and_a_dead_ones_runs_out() -> None:
