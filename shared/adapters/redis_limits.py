@@ -43,15 +43,16 @@ for number, key in ipairs(KEYS) do
   local limit, burst, cap = tonumber(ARGV[base + 1]), tonumber(ARGV[base + 2]), tonumber(ARGV[base + 3])
   local amount, need = tonumber(ARGV[base + 4]), tonumber(ARGV[base + 5])
   local rate = limit / 60
-  local level, at, total, newest, ticks = 0, now, 0, 0, {}
+  local level, at, total, late, newest, ticks = 0, now, 0, 0, 0, {}
   local fields = redis.call('HGETALL', key)
   for index = 1, #fields, 2 do
     local name, value = fields[index], tonumber(fields[index + 1])
     if name == 'level' then level = value
     elseif name == 'at' then at = value
-    elseif tonumber(name) <= tick - 241 then redis.call('HDEL', key, name)
+    elseif tonumber(name) <= tick - 242 then redis.call('HDEL', key, name)
     else
       total = total + value
+      if tonumber(name) == tick - 241 then late = late + value end
       table.insert(ticks, {tonumber(name), value})
       if value > 0 then newest = math.max(newest, tonumber(name)) end
     end
@@ -60,12 +61,13 @@ for number, key in ipairs(KEYS) do
   local wait = math.max(0, (level + need - burst) / rate)
   if wait < 0.000001 then wait = 0 end
   local excess = total + amount - cap
+  if cap == limit and level + amount <= 1.000001 then excess = excess - late end
   if excess > 0 then
     table.sort(ticks, function(a, b) return a[1] < b[1] end)
     for _, one in ipairs(ticks) do
       if excess > 0 then
         excess = excess - one[2]
-        wait = math.max(wait, math.min(60, (one[1] + 241) / 4 - now))
+        wait = math.max(wait, math.min(60, (one[1] + 242) / 4 - now))
       end
     end
   end
@@ -82,7 +84,7 @@ for _, one in ipairs(found) do
     redis.call('EXPIRE', one.key, 121)
   end
   local room = math.min(one.burst - one.level, one.limit - one.total)
-  local reset = math.max(one.level * 60 / one.limit, math.min(60, (one.newest + 241) / 4 - now))
+  local reset = math.max(one.level * 60 / one.limit, math.min(60, (one.newest + 242) / 4 - now))
   table.insert(told, math.max(0, math.floor(room + 0.000001)))
   table.insert(told, tostring(math.max(0, reset)))
 end

@@ -3,7 +3,9 @@
 A limit of L a minute lets L through at once where nothing was used in the last minute, for requests and for tokens alike:
 
 - a guard over the last 60 seconds decides: never more than 1.04 L in any of them, however bursts and large requests fall. The
-  slack is for demand at exactly L whose pace is not quite even;
+  slack is for demand at exactly L whose pace is not quite even. What was counted is kept a quarter of a second longer: of two
+  bursts a minute apart, the first may have been answered late and the second at once. Where L is too small for a slack, a
+  request that finds the bucket empty, as demand at an even pace does, has not to wait for this quarter;
 - a leaking bucket of L (GCRA; it leaks L / 60 a second) keeps the slack out of what goes at once: L, not 1.04 L.
 
 Where instances count together without asking each other (`Share`), what one does not know of the others is bounded by how much
@@ -27,8 +29,10 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 MINUTE: Final = 60.0
+LATE: Final = 0.25
+"""Seconds by which a store's answer may be later than the time at which it counted: nobody waits longer for one."""
 SLACK: Final = 1.04
-"""What the guard lets pass in the worst minute as the store sees it; callers see up to 1.05, as its answer takes time."""
+"""What the guard lets pass in the worst minute."""
 BURST_PART: Final = 10
 LEAST_BURST: Final = 5
 """The bucket of instances that don't ask each other: a tenth of the limit, or five where that is more."""
@@ -44,6 +48,7 @@ EXACT_TOKENS_UP_TO: Final = 60_000
 INTERVAL: Final = 1.0
 """Seconds between two exchanges of counters."""
 
+_KEPT: Final = MINUTE + LATE
 _MAX_ENTRIES: Final = 600
 _STEPS: Final = 30
 _UNSEEN: Final = 0.5
@@ -145,15 +150,17 @@ class Gauge:
         return float(amount) if self.burst >= self.limit else min(float(amount), max(1.0, self.burst / 2))
 
     def wait(self, amount: int, now: float) -> float:
-        """Return the seconds until ``amount`` fits; 0.0 is now. At most a minute, where an entry is a millisecond longer."""
+        """Return the seconds until ``amount`` fits; 0.0 is now. At most a minute: OpenAI's clients go by no longer one."""
         over = self.level(now) + self.need(amount) - self.burst
         wait = over / self.rate if over > 1e-9 else 0.0  # noqa: PLR2004  # what floats lose
         return max(wait, self.guard(amount, now))
 
     def guard(self, amount: int, now: float, *, unseen: float = 0.0) -> float:
         """Do so by the last minute alone. ``unseen`` is what others have probably used meanwhile."""
-        self.level(now)
+        level = self.level(now)
         excess = self.total + unseen + amount - self.cap
+        if excess > 0 and self.cap == self.limit and level + amount <= 1 + 1e-6:
+            excess -= self.expiring(now, LATE)
         return self._expiry(excess, now) if excess > 0 else 0.0
 
     def add(self, amount: int, now: float, *, grain: int = 1) -> int:
@@ -207,11 +214,11 @@ class Gauge:
         """Return the seconds until nothing is used: when the newest of the minute has left it, and the bucket is empty."""
         leaked = self.level(now) / self.rate
         newest = next((tick for tick, amount in reversed(self._entries.items()) if amount > 0), None)
-        return max(0.0, leaked if newest is None else max(leaked, min(MINUTE, newest / 1000 + MINUTE - now)))
+        return max(0.0, leaked if newest is None else max(leaked, min(MINUTE, newest / 1000 + _KEPT - now)))
 
     def expiring(self, now: float, within: float) -> int:
         """Return what leaves the last minute in the next seconds."""
-        until = (now + within - MINUTE) * 1000
+        until = (now + within - _KEPT) * 1000
         gone = 0
         for tick, amount in self._entries.items():
             if tick > until:
@@ -244,7 +251,7 @@ class Gauge:
         self.total = sum(self._entries.values())
 
     def _forget(self, now: float) -> None:
-        until = (now - MINUTE) * 1000
+        until = (now - _KEPT) * 1000
         while self._entries:
             tick = next(iter(self._entries))
             if tick > until:
@@ -264,7 +271,7 @@ class Gauge:
         for tick, amount in self._entries.items():
             excess -= amount
             if excess <= 0:
-                return min(MINUTE, max(0.0, tick / 1000 + MINUTE - now))
+                return min(MINUTE, max(0.0, tick / 1000 + _KEPT - now))
         return MINUTE
 
 

@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from shared.core.errors import StorageUnavailableError
-from shared.core.limits import MINUTE, Header, Limited, Standing, Use, Verdict, What, headers_of
+from shared.core.limits import LATE, MINUTE, Header, Limited, Standing, Use, Verdict, What, headers_of
 from shared.limits.exact import Asking, ExactRow
 from shared.limits.exchange import Exchange
 from shared.ports import Clock, LimitBackend, Tables
 
 TABLE: Final = "limits"
-WAIT_SECONDS: Final = 0.25
+WAIT_SECONDS: Final = LATE
 MAX_ROWS: Final = 10_000
 """Exact rows known in memory; idle ones make room."""
 

@@ -179,7 +179,7 @@ async def test_all_of_the_limit_goes_at_once(tables: Tables, clock: FakeClock, l
     assert "0" == dict(refusal.headers)["x-ratelimit-remaining-requests"]
     assert 0 < refusal.retry_after <= 60
     assert limit == limits.report()[0].used
-    clock.seconds += 60.1
+    clock.seconds += 60.3
     assert (await limits.admit((limited,), tokens=1)).allowed
     await limits.aclose()
 
@@ -196,6 +196,14 @@ async def test_all_tokens_of_the_limit_go_at_once(tables: Tables, clock: FakeClo
     assert "0" == dict(second.headers)["x-ratelimit-remaining-tokens"]
     assert not (await limits.admit((limited,), tokens=100)).allowed
     await limits.aclose()
+
+
+@pytest.mark.parametrize("limit", [24, 40, 100])
+def test_bursts_a_minute_apart_are_one_limit(limit: int) -> None:
+    """Who asks for everything as soon as it is there gets no two bursts into one minute, though answers take their time."""
+    outcome = run(simulate(Plan(limit, instances=4, demand=60, seconds=125)))
+    assert outcome.worst <= 1.05
+    assert len(outcome.times) >= 2 * limit
 
 
 @pytest.mark.parametrize("limit", [40, 300])
