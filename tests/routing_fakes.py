@@ -258,6 +258,10 @@ def made_request(chance: Random) -> Requirements:
         service_tier=chance.choice((None, "flex")),
         budget_limit=chance.choice((*[None] * 6, 10**7, 10**9)),
         subject=chance.choice(("", "u1", "u2")),
+        images=chance.choice((0, 0, 0, 1, 5)),
+        unsized=chance.random() < 0.1,
+        prediction_bound=chance.choice((0, 0, 0, 50)),
+        surcharged=chance.choice((*[frozenset[str]()] * 9, frozenset({"cache_control.ttl"}))),
     )
 
 

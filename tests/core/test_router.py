@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
+from shared.core.bounds import input_bound
 from shared.core.chat import Objective, Operation, Priority
 from shared.core.errors import ModelNotFoundError
 from shared.core.health import BreakerState, DeploymentHealth
@@ -399,13 +400,16 @@ def test_every_route_is_sound(situation: dict[str, Any]) -> None:
     for candidate in route.candidates:
         assert candidate.not_before == max(0.0, known.of(candidate.deployment).admits_in)
         price = price_on(catalog.deployments[candidate.deployment].prices, situation["day"])
-        if price is None:
+        if price is None or requirements.surcharged:
             assert candidate.worst_cost is None
             assert requirements.budget_limit is None
             continue
         bound = output_bound(requirements, catalog.models[candidate.model], catalog.policy)
         assert candidate.worst_cost == worst_case(
-            price, input_tokens=requirements.input_tokens_bound, output_tokens=bound, n=requirements.n
+            price,
+            input_tokens=input_bound(requirements, catalog.models[candidate.model]),
+            output_tokens=bound + requirements.prediction_bound,
+            n=requirements.n,
         )
         output = min(requirements.max_output_tokens or 500, 500) * requirements.n if bound else 0
         assert candidate.expected_cost == expected(price, input_tokens=requirements.input_tokens, output_tokens=output)
