@@ -28,6 +28,7 @@ MAIN = HERE / "node_modules" / "azurite" / "dist" / "src" / "table" / "main.js"
 ACCOUNT = "devstoreaccount1"
 # Not a secret: Microsoft publishes it, and it is the same in every emulator.
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+SAVING = HERE / "saving.cjs"
 START_SECONDS = 30.0
 STOP_SECONDS = 15.0
 
@@ -58,7 +59,7 @@ class Azurite:
     def start(self) -> Self:
         """Start it and wait until it answers. Raise `RuntimeError` when it does not."""
         install()
-        command = ["node", str(MAIN), "--tableHost", "127.0.0.1", "--tablePort", str(self._port)]
+        command = ["node", "--require", str(SAVING), str(MAIN), "--tableHost", "127.0.0.1", "--tablePort", str(self._port)]
         command += ["--silent", "--disableTelemetry", "--skipApiVersionCheck"]
         command += ["--inMemoryPersistence"] if self._folder is None else ["--location", str(self._folder)]
         output = subprocess.DEVNULL
@@ -79,8 +80,8 @@ class Azurite:
     def kill(self) -> None:
         """End it as a crash would.
 
-        The emulator writes its folder every five seconds: a kill loses what came after. Table Storage itself does not lose what
-        it has acknowledged, so a test of that waits six seconds before it kills, or stops instead.
+        The emulator writes its folder now and then: a kill loses what came after. Table Storage itself does not lose what it
+        has acknowledged, so a test of that waits until something written last is in the folder (`holds`), or stops instead.
         """
         self._end(signal.SIGKILL)
 
@@ -93,6 +94,10 @@ class Azurite:
         """Let it go on."""
         self._process_signal(signal.SIGCONT)
         self._frozen = False
+
+    def holds(self, text: str) -> bool:
+        """Say whether a text is saved in the folder; so is then whatever was written before it."""
+        return self._folder is not None and any(text in saved.read_text() for saved in self._folder.glob("*.json"))
 
     def clear(self) -> None:
         """Delete every table."""

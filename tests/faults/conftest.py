@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -32,11 +31,17 @@ async def wire(azurite: Azurite) -> AsyncIterator[Wire]:
         yield found
 
 
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[Azurite]:
-    """Return an emulator that a test may do anything to, with a folder to survive in."""
-    with Azurite(tmp_path) as running:
+@pytest.fixture(scope="module")
+def _own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    with Azurite(tmp_path_factory.mktemp("azurite")) as running:
         yield running
+
+
+@pytest.fixture
+def own(_own: Azurite) -> Azurite:
+    """Return an emulator that a test may freeze, or kill and start again, emptied, with a folder to survive in."""
+    _own.clear()
+    return _own
 
 
 @pytest.fixture

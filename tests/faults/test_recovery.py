@@ -13,7 +13,7 @@ from tests.fakes import FakeClock
 
 LIMIT = 1_000_000
 HARD = (Account("b", "total", LIMIT, hard=True),)
-POLICY = LedgerPolicy(gather=0.001, wait=0.5)
+POLICY = LedgerPolicy(gather=0.001, wait=20.0)
 
 
 class Clocks(FakeClock):
@@ -56,11 +56,11 @@ async def test_29_two_recoveries_at_once_charge_once() -> None:
     dead = Ledger(tables, clock, "dead", policy=POLICY)
     for number in range(3):
         await dead.reserve(Intent(f"req_{number}", 1), HARD, 300)
-    for session in dead._sessions():  # what is to be killed is within
+    assert dead._task is not None  # what is to be killed is within
+    dead._task.cancel()
+    await asyncio.gather(dead._task, return_exceptions=True)
+    for session in dead._sessions():
         await session.stop()
-    if dead._task is not None:
-        dead._task.cancel()
-        await asyncio.gather(dead._task, return_exceptions=True)
 
     first = Ledger(tables, clock, "first", policy=POLICY)
     second = Ledger(Overtaken(tables, first), clock, "second", policy=POLICY)

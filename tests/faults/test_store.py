@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from glob import glob
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ import pytest
 from shared.budgets.store import PATIENCE
 from shared.ledger import AccountKey, IntentState, rows
 from shared.ledger.policy import DEFAULT_POLICY
-from shared.ports import Tables
+from shared.ports import Entity, Tables
 from tests.azurite.process import Azurite
 from tests.faults.money import PAYING, PERIOD, ask, budget, finish, over, settled
 from tests.faults.wire import Asked, Fate, Wire, first
@@ -222,7 +220,7 @@ async def test_27_a_store_frozen_for_six_seconds(own: Azurite) -> None:
         assert {IntentState.DONE, IntentState.VOID} >= found.states
 
 
-async def test_28_an_emulator_that_is_killed_and_restarted(own: Azurite, tmp_path: Path) -> None:
+async def test_28_an_emulator_that_is_killed_and_restarted(own: Azurite) -> None:
     """The gateway finds it again by itself; what it had saved before is there, and every call's charge is."""
     async with over(own.setting) as edge:
         name = await budget(edge)
@@ -231,7 +229,7 @@ async def test_28_an_emulator_that_is_killed_and_restarted(own: Azurite, tmp_pat
             assert (await ask(edge, key)).status == 200
         await edge.gateway.ledger.flush()
         await edge.gateway.usage.flush()
-        await saved(tmp_path)
+        await saved(own, edge.gateway.tables)
         own.kill()
         away = await asyncio.gather(*[timed(edge, key) for _ in range(5)])
         await asyncio.to_thread(own.start)
@@ -245,12 +243,12 @@ async def test_28_an_emulator_that_is_killed_and_restarted(own: Azurite, tmp_pat
         assert found.spent == usage["total"]["cost_nano_usd"]
 
 
-async def saved(folder: Path) -> None:
-    """Wait until the emulator has written what it was told before now; it does so every five seconds."""
-    now = time.time()
-    async with asyncio.timeout(20):
-        while max(map(os.path.getmtime, glob(f"{folder}/*.json")), default=0) <= now + 0.5:  # noqa: PTH207
-            await asyncio.sleep(0.1)
+async def saved(emulator: Azurite, tables: Tables) -> None:
+    """Wait until the emulator has saved what it was told before now."""
+    await tables.table(rows.TABLE).insert(Entity("mark", "written-last"))
+    async with asyncio.timeout(30):
+        while not await asyncio.to_thread(emulator.holds, "written-last"):
+            await asyncio.sleep(0.05)
 
 
 # ---- 34: a full disk -----------------------------------------------------------------------------------------------------
