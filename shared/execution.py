@@ -268,7 +268,9 @@ class Execution:
         )
         maybe_billed = RULES[failed.kind].billing is Billing.UNKNOWN
         record = self._write(sent, failed.kind.value, self._seen(0) if maybe_billed else None, failed=failed)
-        return AttemptFailed(self.elapsed(), failed, billed=record.cost)
+        # What was seen going in is less than what may be billed: against a limit of the caller's, the most counts.
+        billed = record.cost if record.exact or sent.held.hard else None
+        return AttemptFailed(self.elapsed(), failed, billed=billed)
 
     def _left(self, sent: Sent) -> None:
         self.gateway.health.cancelled(sent.deployment.id)

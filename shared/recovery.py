@@ -36,10 +36,11 @@ _log = logging.getLogger(__name__)
 async def recover(gateway: Gateway) -> int:
     """Settle every dead session; return how many. Raise `StorageUnavailableError`: the next run goes on then."""
     found = await gateway.ledger.recover()
+    # A request's attempts may lie in two sessions of its process: its record is made of all of them.
+    written = await gateway.usage.insert_recovered(records_of(one for session in found for one in session.attempts))
+    if written:
+        _log.warning("Wrote the usage of %d requests that a process which died had not written", written)
     for session in found:
-        written = await gateway.usage.insert_recovered(records_of(session.attempts))
-        if written:
-            _log.warning("Wrote the usage of %d requests that a process which died had not written", written)
         await _correct(gateway, session)
         await gateway.ledger.finish(session)
     return len(found)

@@ -11,11 +11,13 @@ import pytest
 
 from shared.core.chat import Usage
 from shared.core.failover import Attempt
+from shared.core.failures import Failed, FailureKind
 from shared.core.records import SUCCEEDED
 from shared.core.registry import Registry
 from shared.execution import Execution, Sent
 from shared.ledger import Hold, Ledger
 from shared.recovery import LOST, records_of, recover
+from shared.usage import UsageLog
 from tests.executor.conftest import CALLER, Bench
 from tests.executor.test_spending import TOTAL, USD, budget, spent
 from tests.fakes import FakeClock, registry, request
@@ -34,7 +36,11 @@ async def die_in_mid_call(it: Bench) -> None:
 
 async def die(it: Bench) -> None:
     """Stop the process's ledger for good."""
-    ledger = it.gateway.ledger
+    await stop(it.gateway.ledger)
+
+
+async def stop(ledger: Ledger) -> None:
+    """Stop a process's ledger for good, as a kill would."""
     for session in ledger._sessions():
         await session.stop()
     if ledger._task is not None:
@@ -114,3 +120,29 @@ async def test_what_the_dead_wrote_as_usage_is_what_is_charged(bench: Make, *, s
     assert not stored.record.recovered
     assert (20_000 if sent else 0) == stored.record.cost == await spent(alive, name)
     assert 0 == (await alive.gateway.ledger.balance(name, TOTAL, USD)).held
+
+
+async def test_attempts_in_two_sessions_make_one_record(bench: Make) -> None:
+    """A request that began in one session and went on in the next is written down with both attempts, as it was charged."""
+    dead, alive = bench(registry("a/sol", "b/luna")), bench(registry("a/sol", "b/luna"))
+    name = await budget(dead, "1")
+    execution = Execution(dead.gateway, CALLER, request(max_output_tokens=100), REQUEST)
+    route = await execution.plan()
+    first = await execution._admitted(Attempt(route.candidates[0], 1, 60.0))
+    assert isinstance(first, Sent)
+    execution._failed(first, Failed(FailureKind.TIMEOUT, "no"))
+    ledger = dead.gateway.ledger
+    assert ledger._session is not None
+    ledger._retire(ledger._session)
+    assert isinstance(await execution._admitted(Attempt(route.candidates[1], 2, 60.0)), Sent)
+    await asyncio.sleep(0.05)
+    await stop(ledger)
+
+    await recover(alive.gateway)
+    cast("FakeClock", alive.gateway.ledger._clock).seconds += 400
+    assert 2 == await recover(alive.gateway)
+
+    found = await UsageLog(alive.gateway.tables, FakeClock()).find(REQUEST)
+    assert found is not None
+    assert [1, 2] == [attempt.number for attempt in found.attempts]
+    assert 2 * 240_000 == found.record.cost == await spent(alive, name)

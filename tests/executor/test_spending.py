@@ -13,7 +13,7 @@ import pytest
 
 from shared.core.budgets import Account
 from shared.core.chat import Usage
-from shared.core.errors import BudgetExceededError, GatewayError, RateLimitError, StorageUnavailableError
+from shared.core.errors import BudgetExceededError, GatewayError, InvalidRequestError, RateLimitError, StorageUnavailableError
 from shared.core.failures import Failed, FailureKind
 from shared.core.registry import Limits, Price, Rates, Registry
 from shared.executor import PROBE_TOKENS, SILENT_AFTER, AnswerStream, complete, open_stream, probe
@@ -455,3 +455,15 @@ async def test_a_store_that_is_down_refuses_hard_budgets_and_serves_the_rest(
     assert served.deployment == "a/sol"
     assert len(it.provider.asked) == 2
     monkeypatch.undo()
+
+
+async def test_a_callers_own_limit_counts_the_most_a_timeout_may_have_cost(bench: Make) -> None:
+    """`budget_limit` covers one attempt of unknown outcome: there is no second one, whatever little was seen going in."""
+    it = bench(registry("a/sol", "b/luna"))
+    it.provider.script("a/sol", Failed(FailureKind.TIMEOUT, "no"))
+
+    with pytest.raises(InvalidRequestError) as refused:
+        await complete(it.gateway, CALLER, request(max_output_tokens=100, budget_limit=300_000), request_id="req_1")
+
+    assert "budget_limit" == refused.value.param
+    assert 1 == len(it.provider.asked)
