@@ -29,7 +29,7 @@ Attempt = Callable[..., AttemptRecord]
 DAY = 86_400.0
 
 
-def always(*group_by: str, **filters: str) -> UsageQuery:
+def always(*group_by: str, **filters: Any) -> UsageQuery:
     """Return a query over all times."""
     return UsageQuery(0, math.inf, group_by, **filters)
 
