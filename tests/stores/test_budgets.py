@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import math
 import random
-import timeit
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -449,8 +448,8 @@ async def test_a_parent_that_makes_too_many_is_refused(budgets: Budgets) -> None
         await budgets.update("b0", {"parent": "low"})
 
 
-async def test_five_thousand_budgets_are_looked_through_quickly(budgets: Budgets, tables: Tables) -> None:
-    """One project's call among thousands of others' budgets costs what it costs alone."""
+async def test_five_thousand_budgets_cover_only_their_own(budgets: Budgets, tables: Tables) -> None:
+    """One project's call among thousands of others' budgets is charged to its own."""
     await budgets.create(fields("mine", "project", "shop"))
     row = await tables.table("budgets").get("budgets", "mine")
     assert row is not None
@@ -666,20 +665,16 @@ async def test_a_damaged_budget_refuses_calls_until_it_is_disabled(
     assert not (await elsewhere.get("b")).budget.enabled
 
 
-async def test_asking_costs_next_to_nothing(budgets: Budgets) -> None:
-    """Without budgets and with some, what is known is looked up: far below what a request costs."""
+async def test_what_is_known_is_not_asked_again(budgets: Budgets) -> None:
+    """Without budgets and with some, a caller's next call finds the very answer of the last: nothing is read or computed."""
     await budgets.list()
+    assert budgets.current(SHOP, "large") == ()
 
-    def cost(caller: Caller) -> float:
-        assert budgets.current(caller, "large") is not None
-        return min(timeit.repeat(lambda: budgets.current(caller, "large"), number=2_000, repeat=5)) / 2_000
-
-    without = cost(SHOP)
     await budgets.create({**GOOD, "id": "b"})
-    await budgets.applying(SHOP, "large")
+    first = await budgets.applying(SHOP, "large")
 
-    assert without < 20e-6
-    assert cost(SHOP) < 40e-6
+    assert first is budgets.current(SHOP, "large")
+    assert first is budgets.current(SHOP, "large")
 
 
 async def test_what_is_remembered_is_bounded(budgets: Budgets, monkeypatch: pytest.MonkeyPatch) -> None:
