@@ -80,7 +80,7 @@ FAULTS = (
     ),
     Fault("breaker", "old successes close it", "if breaker.cooling or started_at < breaker.opened_at:", "if breaker.cooling:"),
     Fault("breaker", "many probes at once", "lease_until=now + policy.lease)", "lease_until=now)"),
-    Fault("breaker", "cooldown never grows", "policy.cooldown * 2**breaker.openings", "policy.cooldown"),
+    Fault("breaker", "cooldown never grows", "policy.cooldown * 2.0 ** min(breaker.openings, 20)", "policy.cooldown"),
     Fault("breaker", "a lease is never given back", "return replace(breaker, lease_until=0.0) if", "return breaker if"),
     Fault(
         "breaker", "half failing is fine", "sum(outcomes) >= policy.failure_share", "sum(outcomes) >= 2 * policy.failure_share"
