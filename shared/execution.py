@@ -188,7 +188,7 @@ class Execution:
                     return self._refused(FailureKind.NOT_ADMITTED, reason, admission.retry_after)
                 ticket = admission.ticket
             number = len(self.attempts) + 1
-            held = await self.spending.hold(self.requirements, step.candidate, number, facts=self._facts(deployment, number))
+            held = await self.spending.hold(self.requirements, step.candidate, number, facts=self._facts(deployment))
             if held is None:
                 return self._refused(FailureKind.OVER_BUDGET, f"a budget does not cover {deployment.id}", None)
         finally:
@@ -202,7 +202,7 @@ class Execution:
         self.not_admitted.append(reason)
         return AttemptFailed(self.elapsed(), Failed(kind, reason, retry_after=retry_after))
 
-    def _facts(self, deployment: Deployment, number: int) -> dict[str, Any]:
+    def _facts(self, deployment: Deployment) -> dict[str, Any]:
         """Return what recovery needs to write this attempt's usage down, should this process die."""
         requirements, caller = self.requirements, self.caller
         return {
@@ -215,7 +215,6 @@ class Execution:
             "stream": requirements.stream,
             "started_at": self.began_at,
             "simulated": self.gateway.settings.simulated,
-            "number": number,
             "deployment": deployment.id,
             "model": deployment.model,
             "provider": deployment.provider,
