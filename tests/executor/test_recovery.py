@@ -132,8 +132,8 @@ async def test_attempts_in_two_sessions_make_one_record(bench: Make) -> None:
     assert isinstance(first, Sent)
     execution._failed(first, Failed(FailureKind.TIMEOUT, "no"))
     ledger = dead.gateway.ledger
-    assert ledger._session is not None
-    ledger._retire(ledger._session)
+    if ledger._session is not None:  # on a slow machine the clock, which runs while the store works, has ended it already
+        ledger._retire(ledger._session)
     assert isinstance(await execution._admitted(Attempt(route.candidates[1], 2, 60.0)), Sent)
     await asyncio.sleep(0.05)
     await stop(ledger)
