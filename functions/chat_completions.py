@@ -18,10 +18,11 @@ from functions.rendering import json_response, usd
 from functions.schemas_chat import ChatRequest
 from functions.streaming import DONE, EventStream, event
 from functions.validation import Schema
+from functions.work import Asking, Work
 from shared.core.chat import InferenceRequest
 from shared.core.errors import InvalidRequestError
 from shared.core.requirements import chat_requirements
-from shared.executor import AnswerStream, complete, open_stream
+from shared.executor import Answer, AnswerStream, complete, open_stream
 
 CHAT: Final = Schema(ChatRequest, "ChatRequest")
 
@@ -34,12 +35,26 @@ def as_it_is(payload: dict[str, Any]) -> dict[str, Any]:
     return payload
 
 
+async def read(asking: Asking, body: dict[str, Any]) -> InferenceRequest:
+    """Check a chat's body and return the request it stands for."""
+    CHAT.check(body)
+    check_stream_options(body)
+    return inference_request(asking, body, chat_requirements)
+
+
+def render(answer: Answer, body: dict[str, Any], latency_ms: int) -> dict[str, Any]:
+    """Return the answer as it came: it is OpenAI's already."""
+    del body, latency_ms
+    return answer.completion.payload
+
+
+WORK: Final = Work("/v1/chat/completions", read, render)
+
+
 async def create_chat_completion(call: Call) -> Response:
     """Answer a chat."""
     body = call.json()
-    CHAT.check(body)
-    check_stream_options(body)
-    request = inference_request(call, body, chat_requirements)
+    request = await read(call, body)
     if body.get("stream"):
         return await streamed(call, request)
     answer = await complete(call.gateway, call.caller, request, request_id=call.request_id)

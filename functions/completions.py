@@ -21,6 +21,7 @@ from functions.legacy_shape import choices_of, legacy_chunk, usage_sum
 from functions.rendering import NANO, RawHeaders, json_response, usd_text
 from functions.schemas import CompletionRequest
 from functions.validation import Schema
+from functions.work import Asking, Work
 from shared.core.chat import InferenceRequest
 from shared.core.errors import InvalidRequestError
 from shared.core.requirements import chat_requirements, embeddings_requirements
@@ -52,7 +53,7 @@ async def create_completion(call: Call) -> Response:
     return json_response(rendered, headers=_headers(answers))
 
 
-def completion_request(call: Call, body: dict[str, Any], prompt: str) -> InferenceRequest:
+def completion_request(call: Asking, body: dict[str, Any], prompt: str) -> InferenceRequest:
     """Return the chat (or, for the task ``embeddings``, the embeddings) request that a prompt stands for."""
     payload = {name: value for name, value in body.items() if name not in _LEGACY_ONLY}
     if body.get("task_type") == "embeddings":
@@ -63,6 +64,28 @@ def completion_request(call: Call, body: dict[str, Any], prompt: str) -> Inferen
         payload["logprobs"] = True
         payload["top_logprobs"] = logprobs
     return inference_request(call, payload, chat_requirements)
+
+
+async def read(asking: Asking, body: dict[str, Any]) -> InferenceRequest:
+    """Check the body of a completion that is answered later, and return the request it stands for."""
+    COMPLETION.check(body)
+    _check_supported(body)
+    prompt = body["prompt"]
+    if not isinstance(prompt, str):
+        if len(prompt) != 1:
+            message = "In the background one prompt is answered. Send one request for each."
+            raise InvalidRequestError(message, param="prompt", code="unsupported_parameter")
+        (prompt,) = prompt
+    return completion_request(asking, body, prompt)
+
+
+def render_one(answer: Answer, body: dict[str, Any], latency_ms: int) -> dict[str, Any]:
+    """Return the answer to a completion of one prompt."""
+    prompts = [body["prompt"]] if isinstance(body["prompt"], str) else body["prompt"]
+    return render([answer], prompts, echo=bool(body.get("echo")), latency_ms=latency_ms)
+
+
+WORK: Final = Work("/v1/completions", read, render_one)
 
 
 def _check_supported(body: dict[str, Any]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from starlette.responses import Response
 
+from functions.chat_completions import render
 from functions.endpoints import Endpoint, blueprint
 from functions.http import Call, endpoint
 from functions.idempotent import KEY, idempotent
@@ -13,17 +14,27 @@ from functions.inference import answer_headers, inference_request
 from functions.rendering import json_response
 from functions.schemas import EmbeddingsRequest
 from functions.validation import Schema
+from functions.work import Asking, Work
+from shared.core.chat import InferenceRequest
 from shared.core.requirements import embeddings_requirements
 from shared.executor import complete
 
 EMBEDDINGS: Final = Schema(EmbeddingsRequest, "EmbeddingsRequest")
 
 
+async def read(asking: Asking, body: dict[str, Any]) -> InferenceRequest:
+    """Check a body and return the request it stands for."""
+    EMBEDDINGS.check(body)
+    return inference_request(asking, body, embeddings_requirements)
+
+
+WORK: Final = Work("/v1/embeddings", read, render)
+
+
 async def create_embeddings(call: Call) -> Response:
     """Turn texts into vectors."""
     body = call.json()
-    EMBEDDINGS.check(body)
-    request = inference_request(call, body, embeddings_requirements)
+    request = await read(call, body)
     answer = await complete(call.gateway, call.caller, request, request_id=call.request_id)
     return json_response(answer.completion.payload, headers=answer_headers(answer))
 

@@ -12,7 +12,6 @@ import azure.functions as func
 from shared.core.access import Role
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
     from starlette.responses import Response
 
     from functions.http import Call, PublicCall
@@ -20,7 +19,8 @@ if TYPE_CHECKING:
 
 Handler = Callable[["Call"], Awaitable["Response"]]
 PublicHandler = Callable[["PublicCall"], Awaitable["Response"]]
-Trigger = Callable[["Request"], Awaitable["Response"]]
+Trigger = Callable[..., Awaitable["Response"]]
+"""Takes a request; that of a durable row also ``client``, what the binding of Durable Functions gives."""
 
 
 class Access(StrEnum):
@@ -58,7 +58,8 @@ class Parameter:
 class Endpoint:
     """A route with its handler. ``path`` is OpenAPI's form; a parameter named ``{*name}`` takes the rest of the path.
 
-    ``aliases`` are further paths of the same handler (Azure OpenAI's); ``answers`` describes the 200.
+    ``aliases`` are further paths of the same handler (Azure OpenAI's); ``answers`` describes the 200. The handler of a
+    ``durable`` row finds the engine of chains in `Call.engine`; that of one which does not have its body read reads it itself.
     """
 
     name: str
@@ -75,6 +76,8 @@ class Endpoint:
     media_types: tuple[str, ...] = ("application/json",)
     aliases: tuple[str, ...] = ()
     status: int = 200
+    durable: bool = False
+    reads_body: bool = True
 
     @property
     def least(self) -> Access:
@@ -115,5 +118,8 @@ def blueprint(endpoints: tuple[AnyEndpoint, ...], wrap: Callable[[AnyEndpoint], 
                 methods=[row.method],
                 auth_level=func.AuthLevel.ANONYMOUS,
             )
-            made.function_name(name)(route(trigger))
+            built = route(trigger)
+            if isinstance(row, Endpoint) and row.durable:
+                built = made.generic_input_binding(arg_name="client", type="durableClient")(built)
+            made.function_name(name)(built)
     return made

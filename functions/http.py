@@ -20,6 +20,7 @@ from starlette.responses import Response
 from functions.bodies import parse_object, read_body
 from functions.clients import ClientGoneError, ClientWatch
 from functions.endpoints import ALLOWED, AnyEndpoint, Endpoint, PublicEndpoint, Trigger
+from functions.engine import engine_of
 from functions.gateway import current
 from functions.problems import Problem, problem_of, unexpected_problem
 from functions.rendering import RawHeaders, Rendered, empty_response, problem_response
@@ -28,12 +29,14 @@ from shared.core.access import Identity
 from shared.core.errors import (
     AllAttemptsFailedError,
     AuthenticationError,
+    ConfigurationError,
     GatewayError,
     InvalidRequestError,
     PermissionDeniedError,
 )
 from shared.core.records import Caller
 from shared.gateway import Gateway
+from shared.ports import ChainEngine
 from shared.settings import Settings
 
 logger = logging.getLogger("switchyard.edge")
@@ -52,7 +55,17 @@ EXPOSED: Final = (
 )
 
 _READ: Final = frozenset(
-    {b"authorization", b"api-key", b"x-api-key", b"content-length", b"origin", b"accept", b"idempotency-key"}
+    {
+        b"authorization",
+        b"api-key",
+        b"x-api-key",
+        b"content-length",
+        b"origin",
+        b"accept",
+        b"idempotency-key",
+        b"prefer",
+        b"content-type",
+    }
 )
 """The only headers of a client that mean anything here. Forwarding headers and our own names are not among them."""
 
@@ -75,6 +88,15 @@ class Call:
     caller: Caller
     body: bytes
     headers: dict[bytes, bytes]
+    chain_engine: ChainEngine | None = None
+
+    @property
+    def engine(self) -> ChainEngine:
+        """The engine of chains; only rows that say ``durable`` have one."""
+        if self.chain_engine is None:
+            message = "This host runs no chains."
+            raise ConfigurationError(message)
+        return self.chain_engine
 
     def json(self) -> dict[str, Any]:
         """Return the body's JSON object; raise `InvalidRequestError`."""
@@ -165,7 +187,7 @@ def _authenticated(row: Endpoint) -> Trigger:
     # A mistyped filter must not show everything as if it were filtered.
     known = frozenset(parameter.name for parameter in row.parameters) if row.method == "GET" and row.parameters else None
 
-    async def trigger(request: Request) -> Response:
+    async def answered(request: Request, client: object = None) -> Response:
         request_id = new_request_id()
         headers = _read_headers(request)
         response: Response | None = None
@@ -176,14 +198,23 @@ def _authenticated(row: Endpoint) -> Trigger:
             caller = _admit(row, await authenticate(gateway, headers))
             if known is not None and request.scope["query_string"]:
                 _check_query(request, known)
-            body = await read_body(
-                request.receive, declared=headers.get(b"content-length"), limit=gateway.settings.max_body_bytes
-            )
-            with ClientWatch(request.receive):
-                response = await handler(Call(request, request_id, gateway, caller, body, headers))
+            chain_engine = None if client is None else engine_of(client)
+            if not row.reads_body:
+                response = await handler(Call(request, request_id, gateway, caller, b"", headers, chain_engine))
+            else:
+                limit, declared = gateway.settings.max_body_bytes, headers.get(b"content-length")
+                body = await read_body(request.receive, declared=declared, limit=limit)
+                with ClientWatch(request.receive):
+                    response = await handler(Call(request, request_id, gateway, caller, body, headers, chain_engine))
         return _finish(response or boundary.response(), request_id, marks)
 
-    return trigger
+    async def trigger(request: Request) -> Response:
+        return await answered(request)
+
+    async def durable_trigger(request: Request, client: str) -> Response:
+        return await answered(request, client)
+
+    return durable_trigger if row.durable else trigger
 
 
 def _admit(row: Endpoint, identity: Identity) -> Caller:

@@ -8,9 +8,9 @@ from decimal import Decimal
 from hashlib import blake2b
 from typing import Any, Final, Protocol
 
-from functions.http import Call
 from functions.rendering import NANO, RawHeaders, usd_text
 from functions.schemas_own import MAX_BUDGET_USD
+from functions.work import Asking
 from shared.core.chat import TASKS, InferenceRequest, Json, ModelPreferences, Objective, Priority, Requirements
 from shared.core.errors import InvalidRequestError
 from shared.core.limits import Header
@@ -23,7 +23,7 @@ NO_PREFERENCES: Final = ModelPreferences()
 Reader = Callable[..., Requirements]
 
 
-def inference_request(call: Call, body: dict[str, Any], read: Reader) -> InferenceRequest:
+def inference_request(call: Asking, body: dict[str, Any], read: Reader) -> InferenceRequest:
     """Split a validated body into what goes upstream and what routing needs to know.
 
     ``read`` is `chat_requirements` or `embeddings_requirements`. A deployment named in the path (Azure's way) is the model.
@@ -35,7 +35,7 @@ def inference_request(call: Call, body: dict[str, Any], read: Reader) -> Inferen
     return InferenceRequest(payload, read(payload, hints=hints))
 
 
-def _hints(call: Call, body: Json) -> Hints:
+def _hints(call: Asking, body: Json) -> Hints:
     preferences, priority = body.get("model_preferences"), body.get("priority")
     task = _task(body.get("task_type"), call.gateway.catalog.current)
     return Hints(

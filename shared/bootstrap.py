@@ -15,11 +15,14 @@ from shared.adapters.tables import open_tables
 from shared.adapters.transport import open_transport
 from shared.adapters.webhook import Webhook
 from shared.alerts import Alerts
+from shared.batches import Batches
 from shared.budgets import Budgets
 from shared.catalog import CatalogSource
+from shared.chains import Chains
 from shared.core.errors import ConfigurationError, NotFoundError
 from shared.core.webhooks import may_connect
 from shared.feedback import Feedback
+from shared.files import Files
 from shared.gateway import Gateway
 from shared.health_book import HealthBook
 from shared.idempotency import Idempotency
@@ -29,8 +32,10 @@ from shared.limits import RateLimits
 from shared.metrics import Metrics
 from shared.ports import Clock, HttpTransport, Tables
 from shared.projects import Projects
+from shared.responses import Responses
 from shared.settings import SIMULATOR, Settings
 from shared.shared_health import SharedHealth
+from shared.traffic import Traffic
 from shared.usage import UsageLog
 
 
@@ -67,6 +72,7 @@ async def open_gateway(settings: Settings, *, environment: Mapping[str, str]) ->
     health = HealthBook()
     # Webhooks have a client of their own: it connects only to the addresses it has checked, and never through a proxy.
     outside = open_transport(limit=8, trust_env=False, admits=may_connect) if settings.webhook_hosts else None
+    webhook = _webhook(settings, outside, clock)
     return Gateway(
         settings=settings,
         catalog=catalog,
@@ -85,9 +91,15 @@ async def open_gateway(settings: Settings, *, environment: Mapping[str, str]) ->
         limits=RateLimits(tables, clock, instance, backend=backend),
         projects=Projects(tables, clock),
         idempotency=Idempotency(tables, clock),
-        alerts=Alerts(tables, clock, budgets, ledger.balance, _webhook(settings, outside, clock)),
+        alerts=Alerts(tables, clock, budgets, ledger.balance, webhook),
+        chains=Chains(tables, clock),
+        responses=Responses(tables, clock),
+        files=Files(tables, clock),
+        batches=Batches(tables, clock),
+        traffic=Traffic(),
         clock=clock,
         outside=outside,
+        webhook=webhook,
     )
 
 

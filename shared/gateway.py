@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from shared.alerts import Alerts
+from shared.alerts import Alerts, WebhookSender
+from shared.batches import Batches
 from shared.budgets import Budgets
 from shared.catalog import CatalogSource
+from shared.chains import Chains
 from shared.core.registry import ProviderKind
 from shared.feedback import Feedback
+from shared.files import Files
 from shared.health_book import HealthBook
 from shared.idempotency import Idempotency
 from shared.keys import Keys
@@ -18,8 +21,10 @@ from shared.limits import RateLimits
 from shared.metrics import Metrics
 from shared.ports import Clock, HttpTransport, ModelProvider, Tables, TokenSource
 from shared.projects import Projects
+from shared.responses import Responses
 from shared.settings import Settings
 from shared.shared_health import SharedHealth
+from shared.traffic import Traffic
 from shared.usage import UsageLog
 
 
@@ -45,9 +50,16 @@ class Gateway:
     projects: Projects
     idempotency: Idempotency
     alerts: Alerts
+    chains: Chains
+    responses: Responses
+    files: Files
+    batches: Batches
+    traffic: Traffic
     clock: Clock
     outside: HttpTransport | None = None
     """The HTTP client of webhooks, if there are any."""
+    webhook: WebhookSender | None = None
+    """Tells receivers outside that a budget passed a threshold or that work has ended."""
 
     async def aclose(self) -> None:
         """Write what is pending, then close connections and the store."""

@@ -269,6 +269,26 @@ class LimitBackend(Protocol):
         ...
 
 
+# ---- chains ----------------------------------------------------------------------------------------------------------
+
+
+class ChainEngine(Protocol):
+    """What runs chains: Durable Functions, or what stands in for it on one machine.
+
+    ``name`` is "durable" for an engine that never forgets, and a name of its own for one that forgets at its process's end.
+    """
+
+    name: str
+
+    async def start(self, orchestrator: str, instance: str, given: Mapping[str, object]) -> None:
+        """Start an orchestration; one of that instance id that runs already is left alone. Raise `StorageUnavailableError`."""
+        ...
+
+    async def cancel(self, instance: str) -> None:
+        """Raise the event ``cancel``; nothing happens when the instance is not running. Raise `StorageUnavailableError`."""
+        ...
+
+
 # ---- time ------------------------------------------------------------------------------------------------------------
 
 

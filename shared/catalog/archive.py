@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from shared.catalog.chunks import CAPACITY, gather, spread
+from shared.pieces import CAPACITY, gather, spread
 from shared.ports import Entity, EntityExistsError
 
 if TYPE_CHECKING:

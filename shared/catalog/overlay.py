@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from shared.catalog.chunks import gather, spread
 from shared.core.errors import StorageUnavailableError
+from shared.pieces import gather, spread
 from shared.ports import Action, Entity, Op
 
 if TYPE_CHECKING:

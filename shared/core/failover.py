@@ -162,7 +162,7 @@ class _Chain:
             return Ended.GAVE_UP
         self.entries = [other for other in self.entries if not _pointless(rule.skip, entry.candidate, other.candidate)]
         if rule.again and entry.tries <= self.policy.retries:
-            entry.at_once = rule.remedy is Remedy.RETRY
+            entry.at_once = rule.remedy is Remedy.RETRY and entry.tries == 1  # whatever passes at once has passed by then
             entry.ready_at = (
                 event.at if entry.at_once else event.at + max(self._backoff(entry.tries), failed.retry_after or 0.0)
             )

@@ -64,6 +64,15 @@ class Fields:
             return None
         return Fields(found) if isinstance(found, Mapping) else _wrong(name, "an object")
 
+    def find_texts(self, name: str) -> tuple[str, ...] | None:
+        """Return a list of texts, or None."""
+        found = self._values.get(name)
+        if found is None:
+            return None
+        if isinstance(found, list | tuple) and all(isinstance(one, str) for one in found):
+            return tuple(found)
+        return _wrong(name, "a list of texts")
+
 
 def _missing(name: str) -> NoReturn:
     message = f"{name} is missing"

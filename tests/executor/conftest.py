@@ -11,10 +11,13 @@ import pytest
 
 from shared.adapters.tables import open_tables
 from shared.alerts import Alerts
+from shared.batches import Batches
 from shared.budgets import Budgets
+from shared.chains import Chains
 from shared.core.records import Caller, RequestRecord
 from shared.core.registry import ProviderKind, Registry
 from shared.feedback import Feedback
+from shared.files import Files
 from shared.gateway import Gateway
 from shared.health_book import HealthBook
 from shared.idempotency import Idempotency
@@ -23,8 +26,10 @@ from shared.ledger import Ledger
 from shared.limits import RateLimits
 from shared.metrics import Metrics
 from shared.projects import Projects
+from shared.responses import Responses
 from shared.settings import Settings
 from shared.shared_health import SharedHealth
+from shared.traffic import Traffic
 from shared.usage import UsageLog
 from tests.fakes import FakeClock, ScriptedProvider
 
@@ -86,6 +91,11 @@ async def bench() -> AsyncIterator[Callable[[Registry], Bench]]:
             projects=Projects(tables, clock),
             idempotency=Idempotency(tables, clock),
             alerts=Alerts(tables, theirs, budgets, ledger.balance),
+            chains=Chains(tables, clock),
+            responses=Responses(tables, clock),
+            files=Files(tables, clock),
+            batches=Batches(tables, clock),
+            traffic=Traffic(),
             clock=clock,
         )
         made.append(gateway)

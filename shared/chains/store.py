@@ -1,0 +1,238 @@
+"""The chains of this gateway, over the store that all instances share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from shared import pieces
+from shared.chains import rows
+from shared.chains.rows import Chain, Claim, ClaimState, State
+from shared.core.errors import ConflictError, NotFoundError
+from shared.ports import (
+    MAX_TRANSACTION,
+    Action,
+    Clock,
+    Entity,
+    EntityChangedError,
+    EntityExistsError,
+    EntityNotFoundError,
+    EntityTable,
+    Op,
+    Tables,
+)
+
+KEPT_DAYS: Final = 30
+"""Days a chain and its answer are kept, as OpenAI keeps responses."""
+_TRIES: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What is under way on all instances: how many chains in which state, and when the oldest was asked for (epoch seconds)."""
+
+    queued: int = 0
+    running: int = 0
+    waiting: int = 0
+    oldest: float | None = None
+
+
+class Chains:
+    """Chains with their claims and answers."""
+
+    def __init__(self, tables: Tables, clock: Clock) -> None:
+        self._table: EntityTable = tables.table(rows.TABLE)
+        self._clock = clock
+
+    # ---- chains ------------------------------------------------------------------------------------------------------
+
+    async def create(self, chain: Chain, body: bytes) -> Chain:
+        """Store a new chain, or return the one that has its id already. Raise `StorageUnavailableError`.
+
+        The index comes first: a chain that is not in it would be forgotten if nobody started it.
+        """
+        if (known := await self.find(chain.id)) is not None:
+            return known
+        partition = rows.partition_of(chain.id)
+        await pieces.write(self._table, pieces.rows_of(partition, "q~", body))
+        marks = {"at": chain.created_at}
+        for index in (rows.OPEN, rows.day_of(chain.created_at)):
+            await self._table.transact([Op(Action.UPSERT, Entity(index, chain.id, marks))])
+        try:
+            etag = await self._table.insert(rows.chain_entity(chain))
+        except EntityExistsError:
+            return await self.get(chain.id)
+        return replace(chain, etag=etag)
+
+    async def find(self, chain_id: str) -> Chain | None:
+        """Return a chain, or None. A damaged row is a `ValueError`."""
+        entity = await self._table.get(rows.partition_of(chain_id), rows.HEAD)
+        return None if entity is None else rows.chain_in(entity)
+
+    async def get(self, chain_id: str) -> Chain:
+        """Return a chain; raise `NotFoundError`."""
+        found = await self.find(chain_id)
+        if found is None:
+            message = f"There is no {chain_id[:80]!r}; it was never made, or it is older than {KEPT_DAYS} days."
+            raise NotFoundError(message)
+        return found
+
+    async def body(self, chain_id: str) -> bytes:
+        """Return the request's body."""
+        return await pieces.read(self._table, rows.partition_of(chain_id), "q~")
+
+    async def change(self, chain_id: str, change: Callable[[Chain], Chain]) -> Chain:
+        """Replace a chain by what ``change`` makes of it, which may be the same one; return what is stored then.
+
+        ``change`` is called again when somebody else was faster. A chain that has ended is never changed.
+        """
+        for _ in range(_TRIES):
+            before = await self.get(chain_id)
+            after = before if before.state.ended else change(before)
+            if after is before:
+                return before
+            try:
+                etag = await self._table.replace(rows.chain_entity(after))
+            except EntityChangedError:
+                continue
+            except EntityNotFoundError:
+                break
+            if after.state.ended:
+                await self._close(chain_id)
+            return replace(after, etag=etag)
+        message = f"{chain_id} is being changed by somebody else. Try again."
+        raise ConflictError(message)
+
+    async def _close(self, chain_id: str) -> None:
+        try:
+            await self._table.delete(rows.OPEN, chain_id)
+        except EntityNotFoundError:
+            return
+
+    async def delete(self, chain_id: str) -> None:
+        """Forget a chain with everything that belongs to it."""
+        partition = rows.partition_of(chain_id)
+        chain = await self.find(chain_id)
+        keys = [entity.row async for entity in self._table.query(partition)]
+        for start in range(0, len(keys), MAX_TRANSACTION):
+            part = keys[start : start + MAX_TRANSACTION]
+            await self._table.transact([Op(Action.DELETE, Entity(partition, row, etag="*")) for row in part])
+        await self._close(chain_id)
+        if chain is not None:
+            try:
+                await self._table.delete(rows.day_of(chain.created_at), chain_id)
+            except EntityNotFoundError:
+                return
+
+    async def unfinished(self) -> AsyncGenerator[Chain, None]:
+        """Yield the chains that have not ended. What the index has besides is taken out of it in passing."""
+        async for entity in self._table.query(rows.OPEN):
+            chain = await self.find(entity.row)
+            if chain is not None and not chain.state.ended:
+                yield chain
+            elif chain is not None or self._clock.now() - _at(entity) > 3600:  # noqa: PLR2004 - an hour: whoever made it has gone
+                await self._close(entity.row)
+
+    async def newest(self, *, days: int = KEPT_DAYS) -> AsyncGenerator[Chain, None]:
+        """Yield chains, those of the newest day first."""
+        today = datetime.fromtimestamp(self._clock.now(), UTC)
+        for back in range(days + 1):
+            day = rows.day_of((today - timedelta(days=back)).timestamp())
+            found = [chain async for entity in self._table.query(day) if (chain := await self.find(entity.row)) is not None]
+            for chain in sorted(found, key=lambda one: one.created_at, reverse=True):
+                yield chain
+
+    async def queue(self) -> Queue:
+        """Count what is under way."""
+        queued = running = waiting = 0
+        oldest: float | None = None
+        async for chain in self.unfinished():
+            oldest = chain.created_at if oldest is None else min(oldest, chain.created_at)
+            if chain.state is State.QUEUED:
+                queued += 1
+            elif "waiting_until" in chain.status:
+                waiting += 1
+            else:
+                running += 1
+        return Queue(queued, running, waiting, oldest)
+
+    async def prune(self) -> int:
+        """Forget what has been kept long enough: a day's chains at a time, for a timer. Return how many."""
+        gone = 0
+        today = datetime.fromtimestamp(self._clock.now(), UTC)
+        for back in range(KEPT_DAYS + 1, KEPT_DAYS + 8):
+            day = rows.day_of((today - timedelta(days=back)).timestamp())
+            async for entity in self._table.query(day):
+                await self.delete(entity.row)
+                gone += 1
+        return gone
+
+    # ---- claims ------------------------------------------------------------------------------------------------------
+
+    async def claims(self, chain_id: str) -> list[Claim]:
+        """Return the claims of a chain's attempts, in their order."""
+        partition = rows.partition_of(chain_id)
+        return [rows.claim_in(entity) async for entity in self._table.query(partition, start="a~", end="a~~")]
+
+    async def claim(self, chain_id: str, number: int) -> Claim | None:
+        """Return the claim of an attempt, or None when nobody has claimed it."""
+        entity = await self._table.get(rows.partition_of(chain_id), rows.claim_row(number))
+        return None if entity is None else rows.claim_in(entity)
+
+    async def take(self, chain_id: str, claim: Claim) -> Claim | None:
+        """Claim an attempt just before it is sent. None when it is somebody else's: then nothing may be sent.
+
+        Raise `StorageUnavailableError`: then nobody knows, and nothing may be sent either.
+        """
+        entity = rows.claim_entity(chain_id, claim)
+        try:
+            return replace(claim, etag=await self._table.insert(replace(entity, etag="")))
+        except EntityExistsError:
+            found = await self.claim(chain_id, claim.number)
+        if found is None or found.state is not ClaimState.FENCED or found.session == claim.session:
+            return None
+        try:
+            return replace(claim, etag=await self._table.replace(replace(entity, etag=found.etag)))
+        except (EntityChangedError, EntityNotFoundError):
+            return None
+
+    async def fence(self, chain_id: str, number: int, session: str) -> Claim:
+        """Keep a dead session from claiming an attempt it holds money for; return the claim that is there now."""
+        fenced = Claim(number, ClaimState.FENCED, session, held=0, deployment="", at=self._clock.now())
+        try:
+            return replace(fenced, etag=await self._table.insert(rows.claim_entity(chain_id, fenced)))
+        except EntityExistsError:
+            return await self.claim(chain_id, number) or fenced
+
+    async def finish(self, chain_id: str, claim: Claim, answer: bytes = b"") -> bool:
+        """Write down how a claimed attempt ended, with its answer; False when somebody else has done so."""
+        parts = pieces.rows_of(rows.partition_of(chain_id), rows.answer_rows(claim.number), answer)
+        await pieces.write(self._table, parts)
+        try:
+            await self._table.replace(rows.claim_entity(chain_id, claim))
+        except (EntityChangedError, EntityNotFoundError):
+            known = await self.claim(chain_id, claim.number)
+            return known is not None and replace(known, etag="") == replace(claim, etag="")
+        return True
+
+    async def answer(self, chain_id: str, number: int) -> bytes:
+        """Return the answer of an attempt."""
+        return await pieces.read(self._table, rows.partition_of(chain_id), rows.answer_rows(number))
+
+
+def _at(entity: Entity) -> float:
+    at = entity.properties.get("at")
+    return float(at) if isinstance(at, int | float) else 0.0
+
+
+def costs(claims: Sequence[Claim]) -> int | None:
+    """Return what the ended attempts cost together, in nano-USD; None when that is not known of one of them."""
+    total = 0
+    for claim in claims:
+        cost = None if claim.record is None else claim.record.get("cost")
+        if claim.state is ClaimState.DONE and not isinstance(cost, int):
+            return None
+        total += cost if isinstance(cost, int) else 0
+    return total
