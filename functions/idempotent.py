@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
+import secrets
 from collections.abc import AsyncGenerator
 from typing import Final
 
@@ -31,6 +33,25 @@ KEY: Final = Parameter(
 """How endpoints describe it."""
 
 
+def chain_id(prefix: str, call: Call) -> str:
+    """Return the id of the background work a call asks for: ``chain_…``, ``resp_…``, ``batch_…``.
+
+    With an ``Idempotency-Key`` it follows from the caller, the key and the request: whoever tries again, whatever was lost,
+    finds the work that is there. Another caller's same key is other work, and so is the same key with another request once
+    the key itself is forgotten.
+    """
+    key = call.headers.get(b"idempotency-key")
+    if key is None:
+        return prefix + secrets.token_hex(16)
+    seed = b"\0".join((call.caller.key_id.encode(), key, _request_of(call)))
+    return prefix + hashlib.sha256(seed).hexdigest()[:32]
+
+
+def _request_of(call: Call) -> bytes:
+    """Return everything that must be the same when a key is used again."""
+    return call.request.url.path.encode() + b"\0" + call.body
+
+
 def idempotent(handler: Handler) -> Handler:
     """Return a handler that gives a call with an ``Idempotency-Key`` the answer the first one with that key got."""
 
@@ -43,7 +64,7 @@ def idempotent(handler: Handler) -> Handler:
 
 async def _once(call: Call, handler: Handler, key: str) -> Response:
     kept = call.gateway.idempotency
-    begun = await kept.begin(call.caller.key_id, key, call.request.url.path.encode() + b"\0" + call.body)
+    begun = await kept.begin(call.caller.key_id, key, _request_of(call))
     if isinstance(begun, KeptAnswer):
         headers: RawHeaders = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in begun.headers]
         return Rendered(begun.body, status=begun.status, headers=[*headers, REPLAYED])

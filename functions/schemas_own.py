@@ -10,6 +10,12 @@ from typing import Annotated, Final, Literal
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
+from shared.core.chain import MAX_DEADLINE, MIN_DEADLINE
+from shared.core.webhooks import MAX_URL
+
+WEBHOOK: Final = "webhook_url"
+DEADLINE: Final = "deadline_seconds"
+
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 Names = Annotated[list[Name], Field(max_length=64)]
 
@@ -46,4 +52,12 @@ class OwnFields(TypedDict, total=False):
     priority: Annotated[
         Literal["high", "normal", "low"] | None,
         Field(description="How urgent it is: high may use reserved capacity first."),
+    ]
+    webhook_url: Annotated[
+        Annotated[str, Field(min_length=1, max_length=MAX_URL)] | None,
+        Field(description="Background work only: an https URL of a listed host, told when it has ended."),
+    ]
+    deadline_seconds: Annotated[
+        Annotated[float, Field(ge=MIN_DEADLINE, le=MAX_DEADLINE)] | None,
+        Field(description="Background work only: how long it may take, at most 259200 (three days); a day when absent."),
     ]

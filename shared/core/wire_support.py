@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from shared.core.registry import ProviderKind
 
-OWN_FIELDS: Final = frozenset({"task_type", "model_preferences", "budget_limit", "priority"})
+OWN_FIELDS: Final = frozenset({"task_type", "model_preferences", "budget_limit", "priority", "webhook_url", "deadline_seconds"})
 """Switchyard's own fields: they steer the gateway and never go to a provider."""
 
 HARMLESS_DEFAULTS: Final[Mapping[str, tuple[Any, ...]]] = {
