@@ -7,7 +7,7 @@ the usage log gets every attempt that was sent, with what it cost or may have co
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any, Final
@@ -58,18 +58,45 @@ class Sent:
     ticket: Ticket | None
 
 
-class Execution:
-    """The state of one request. Made per request, closed once."""
+@dataclass(frozen=True, slots=True)
+class Claiming:
+    """How the attempts of a request that outlives its processes are claimed.
 
-    def __init__(self, gateway: Gateway, caller: Caller, request: InferenceRequest, request_id: str) -> None:
+    ``take`` is awaited between holding an attempt's money and sending it; when it says no, nothing is sent. ``began_at`` is
+    when the request began (epoch seconds), ``facts`` are written down with its money.
+    """
+
+    take: Callable[[Sent], Awaitable[bool]]
+    began_at: float
+    facts: Mapping[str, Any]
+
+
+class ClaimedElsewhereError(Exception):
+    """The attempt is somebody else's; nothing was sent."""
+
+
+class Execution:
+    """The state of one request, or, with ``claiming``, of one attempt of a request. Made per request, closed once."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        caller: Caller,
+        request: InferenceRequest,
+        request_id: str,
+        *,
+        claiming: Claiming | None = None,
+    ) -> None:
         self.gateway = gateway
         self.caller = caller
         self.request = request
         self.request_id = request_id
         self.registry = gateway.catalog.current
-        self.began = gateway.clock.monotonic()
-        self.began_at = gateway.clock.now()
-        self.day: date = datetime.fromtimestamp(self.began_at, UTC).date()
+        now = gateway.clock.now()
+        self.began_at = now if claiming is None else claiming.began_at
+        self.began = gateway.clock.monotonic() - (now - self.began_at)
+        self.day: date = datetime.fromtimestamp(now, UTC).date()
+        self.claiming = claiming
         self.draw = gateway.clock.draw()
         self.health = HealthSnapshot()
         self.route: Route | None = None
@@ -80,7 +107,15 @@ class Execution:
         self.first_content_ms: float | None = None
         self.requirements = request.requirements
         self.admission = UNLIMITED
-        self.spending = Spending(gateway, caller, self.registry, request_id=request_id, moment=self.began_at, day=self.day)
+        self.spending = Spending(
+            gateway,
+            caller,
+            self.registry,
+            request_id=request_id,
+            moment=now,
+            day=self.day,
+            written=claiming is not None,
+        )
         self._closed = False
 
     # ---- the decision ------------------------------------------------------------------------------------------------
@@ -187,8 +222,7 @@ class Execution:
                     reason = f"{deployment.id} has used up its {admission.what} per minute"
                     return self._refused(FailureKind.NOT_ADMITTED, reason, admission.retry_after)
                 ticket = admission.ticket
-            number = len(self.attempts) + 1
-            held = await self.spending.hold(self.requirements, step.candidate, number, facts=self._facts(deployment))
+            held = await self.spending.hold(self.requirements, step.candidate, step.number, facts=self._facts(deployment))
             if held is None:
                 return self._refused(FailureKind.OVER_BUDGET, f"a budget does not cover {deployment.id}", None)
         finally:
@@ -196,7 +230,22 @@ class Execution:
                 health.cancelled(deployment.id)
                 self.gateway.limits.release(ticket)
         now = self.gateway.clock.monotonic()
-        return Sent(step.candidate, deployment, number, now, self.began_at + (now - self.began), held, ticket)
+        sent = Sent(step.candidate, deployment, step.number, now, self.began_at + (now - self.began), held, ticket)
+        if self.claiming is not None:
+            await self._claim(sent, self.claiming)
+        return sent
+
+    async def _claim(self, sent: Sent, claiming: Claiming) -> None:
+        claimed = False
+        try:
+            claimed = await claiming.take(sent)
+        finally:
+            if not claimed:
+                self.gateway.health.cancelled(sent.deployment.id)
+                self.gateway.limits.release(sent.ticket)
+                self.spending.release(sent.held)
+        if not claimed:
+            raise ClaimedElsewhereError
 
     def _refused(self, kind: FailureKind, reason: str, retry_after: float | None) -> AttemptFailed:
         self.not_admitted.append(reason)
@@ -219,6 +268,7 @@ class Execution:
             "model": deployment.model,
             "provider": deployment.provider,
             "region": deployment.region,
+            **({} if self.claiming is None else self.claiming.facts),
         }
 
     def _call(self, step: Attempt, sent: Sent, *, stream: bool) -> Call:
@@ -391,7 +441,7 @@ class Execution:
             tags=self.caller.tags,
             exact=all(attempt.exact for attempt in self.attempts),
             simulated=self.gateway.settings.simulated,
-            trace=self._trace(),
+            trace=self.trace(),
         )
         self.gateway.usage.record(record)
         self.gateway.metrics.observe(record)
@@ -399,7 +449,8 @@ class Execution:
         used = sum([one.usage.input_tokens + one.usage.output_tokens for one in self.attempts if one.usage is not None])
         self.gateway.limits.settle(self.admission.ticket, used)
 
-    def _trace(self) -> dict[str, Any]:
+    def trace(self) -> dict[str, Any]:
+        """Return the decision as it is written down: what the plan was given, and the route it gave."""
         if self.route is None:
             return {}
         written = trace.record(

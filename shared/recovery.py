@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 import orjson
 
+from shared.chains import ClaimState
 from shared.core.chat import Operation
 from shared.core.fields import Fields
 from shared.core.records import SUCCEEDED, AttemptRecord, RequestRecord
@@ -49,10 +50,30 @@ async def recover(gateway: Gateway) -> int:
 async def _correct(gateway: Gateway, session: RecoveredSession) -> None:
     """Correct what recovery charged at its bound to what the usage says, where the process wrote that before it died."""
     for attempt in session.attempts:
-        known = await _known(gateway, attempt) if attempt.state is IntentState.CHARGED else None
+        known = None
+        if attempt.state is IntentState.CHARGED:
+            chain = _facts(attempt).get("chain")
+            known = await (_claimed(gateway, chain, session.session, attempt) if chain else _known(gateway, attempt))
         if known is not None and known != attempt.charged:
             late = LateSettlement(session.session, replace(attempt, charged=known), ())
             await correct(gateway.tables.table(TABLE), late)
+
+
+async def _claimed(gateway: Gateway, chain: str, session: str, attempt: IntentRow) -> int | None:
+    """Return what an attempt of a chain cost whose claim says so, 0 if it was never sent from here, None if nobody knows.
+
+    A chain's usage is written when the chain ends, which this need not be. What nobody has claimed is fenced first: who was
+    taken for dead may be about to.
+    """
+    claim = await gateway.chains.fence(chain, attempt.attempt, session)
+    if claim.session != session or claim.state is ClaimState.FENCED:
+        return 0
+    return None if claim.record is None else Fields(claim.record).find_whole("cost")
+
+
+def _facts(attempt: IntentRow) -> Mapping[str, Any]:
+    facts = orjson.loads(attempt.facts)
+    return facts if isinstance(facts, dict) else {}
 
 
 async def _known(gateway: Gateway, attempt: IntentRow) -> int | None:
@@ -68,18 +89,18 @@ async def _known(gateway: Gateway, attempt: IntentRow) -> int | None:
 
 
 def records_of(attempts: Iterable[IntentRow]) -> list[RequestRecord]:
-    """Return the usage of requests as the ledger knows it. Attempts without facts (a test's, a tool's) are left out."""
+    """Return the usage of requests as the ledger knows it. Attempts without facts (a tool's) and chains' are left out."""
     requests: dict[str, list[tuple[IntentRow, Fields]]] = defaultdict(list)
     for attempt in attempts:
-        facts = orjson.loads(attempt.facts)
-        if isinstance(facts, dict) and "key_id" in facts:
+        facts = _facts(attempt)
+        if "key_id" in facts and "chain" not in facts:  # a chain writes its own usage, at its end
             requests[attempt.request_id].append((attempt, Fields(facts)))
     return [_record(request_id, found) for request_id, found in requests.items()]
 
 
 def _record(request_id: str, found: list[tuple[IntentRow, Fields]]) -> RequestRecord:
     found.sort(key=lambda one: one[0].attempt)
-    attempts = tuple(_attempt(row, facts) for row, facts in found)
+    attempts = tuple(attempt_of(row, facts) for row, facts in found)
     facts = found[0][1]
     answered = next((one for one in attempts if one.outcome == SUCCEEDED), None)
     started_at = facts.number("started_at")
@@ -106,7 +127,8 @@ def _record(request_id: str, found: list[tuple[IntentRow, Fields]]) -> RequestRe
     )
 
 
-def _attempt(row: IntentRow, facts: Fields) -> AttemptRecord:
+def attempt_of(row: IntentRow, facts: Fields) -> AttemptRecord:
+    """Return what is known of an attempt from its row in the ledger alone."""
     usage = usage_in(facts)
     ended_at = facts.find_number("ended_at")
     return AttemptRecord(

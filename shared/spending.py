@@ -45,10 +45,21 @@ class Held:
 
 
 class Spending:
-    """One request's dealings with budgets and ledger."""
+    """One request's dealings with budgets and ledger.
+
+    With ``written`` nothing is sent before its intent is in the store, also where no hard budget asks for that.
+    """
 
     def __init__(
-        self, gateway: Gateway, caller: Caller, registry: Registry, *, request_id: str, moment: float, day: date
+        self,
+        gateway: Gateway,
+        caller: Caller,
+        registry: Registry,
+        *,
+        request_id: str,
+        moment: float,
+        day: date,
+        written: bool = False,
     ) -> None:
         self._gateway = gateway
         self._caller = caller
@@ -56,6 +67,7 @@ class Spending:
         self._request_id = request_id
         self._moment = moment
         self._day = day
+        self._written = written
         self._exceeded: BudgetExceededError | None = None
         self._short: dict[str, int] = {}  # by budget: the smallest amount it did not cover
 
@@ -95,7 +107,8 @@ class Spending:
         intent = Intent(self._request_id, number, facts)
         try:
             if not any([account.hard for account in accounts]):  # noqa: C419  (a list is faster for the usual none or one)
-                return Held(await self._gateway.ledger.reserve(intent, accounts, candidate.worst_cost or 0), price)
+                reserve = self._gateway.ledger.reserve
+                return Held(await reserve(intent, accounts, candidate.worst_cost or 0, written=self._written), price)
             return await self._hold_hard(requirements, deployment, price, intent=intent, budgets=budgets, accounts=accounts)
         except BudgetExceededError as error:
             self._exceeded = self._exceeded or _dated(error, budgets, self._moment)

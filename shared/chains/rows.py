@@ -1,9 +1,10 @@
 """A chain's rows, in the table ``chains``.
 
 c~ID     0              the CHAIN: who asked for what, until when, and how it ended
-         q~NN           the body of its request, in pieces
+         q~NNNNN        the body of its request, in pieces
+         t~NNNNN        the decision about it, in pieces
          a~NNNN         a CLAIM: one attempt, by whom, and how it ended
-         r~NNNN~NN      the answer of an attempt, in pieces
+         r~NNNN~NNNNN   the answer of an attempt, in pieces
 open     ID             chains that have not ended
 DAY      ID             chains by the day they began (``d~2026-11-23``)
 """

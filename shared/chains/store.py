@@ -48,8 +48,10 @@ class Chains:
 
     # ---- chains ------------------------------------------------------------------------------------------------------
 
-    async def create(self, chain: Chain, body: bytes) -> Chain:
+    async def create(self, chain: Chain, body: bytes, trace: bytes = b"") -> Chain:
         """Store a new chain, or return the one that has its id already. Raise `StorageUnavailableError`.
+
+        ``body`` is what was asked, ``trace`` the decision about it, both JSON.
 
         The index comes first: a chain that is not in it would be forgotten if nobody started it.
         """
@@ -57,6 +59,7 @@ class Chains:
             return known
         partition = rows.partition_of(chain.id)
         await pieces.write(self._table, pieces.rows_of(partition, "q~", body))
+        await pieces.write(self._table, pieces.rows_of(partition, "t~", trace))
         marks = {"at": chain.created_at}
         for index in (rows.OPEN, rows.day_of(chain.created_at)):
             await self._table.transact([Op(Action.UPSERT, Entity(index, chain.id, marks))])
@@ -82,6 +85,10 @@ class Chains:
     async def body(self, chain_id: str) -> bytes:
         """Return the request's body."""
         return await pieces.read(self._table, rows.partition_of(chain_id), "q~")
+
+    async def trace(self, chain_id: str) -> bytes:
+        """Return the decision about the request, as JSON."""
+        return await pieces.read(self._table, rows.partition_of(chain_id), "t~")
 
     async def change(self, chain_id: str, change: Callable[[Chain], Chain]) -> Chain:
         """Replace a chain by what ``change`` makes of it, which may be the same one; return what is stored then.

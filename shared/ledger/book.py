@@ -121,21 +121,24 @@ class Ledger:
         *,
         least: int | None = None,
         wait: float | None = None,
+        written: bool = False,
     ) -> Hold:
         """Hold ``amount`` nano-USD (or less, but at least ``least``) on every account, before anything is sent.
 
-        With a hard account this returns once the intent is in the store. Otherwise it returns at once, and the intent is
-        written soon: a kill within that time loses it. ``wait`` is how long (seconds) to wait for money that others hold, None
-        for the policy's. Raise `BudgetExceededError`, or `StorageUnavailableError` when a
-        hard account's store did not answer in time.
+        With a hard account, or if it must be ``written``, this returns once the intent is in the store. Otherwise it returns at
+        once, and the intent is written soon: a kill within that time loses it. ``wait`` is how long (seconds) to wait for money
+        that others hold, None for the policy's. Raise `BudgetExceededError`, or `StorageUnavailableError` when the store did
+        not answer in time.
         """
         if amount < 0:
             message = "A reservation can't be below zero."
             raise ValueError(message)
         if intent.request_id not in self._open:
             self._open[intent.request_id] = _OpenRequest(self._clock.now())
-        if not any([account.hard for account in accounts]):  # noqa: C419  (a list is faster for the usual none or one)
+        if not written and not any([account.hard for account in accounts]):  # noqa: C419  (a list is faster for the usual none)
             return self._hold_softly(intent, accounts, amount)
+        if written:
+            amount = min(amount, MAX_AMOUNT) if not any(account.hard for account in accounts) else amount
         deadline = self._clock.monotonic() + (self._policy.wait if wait is None else min(wait, self._policy.wait))
         for _ in range(MAX_SESSIONS_LOST):
             session = self._current()
@@ -165,6 +168,19 @@ class Ledger:
             self._ended.append((self._clock.now(), request_id))
 
     # ---- reading -----------------------------------------------------------------------------------------------------
+
+    async def alive(self, session: str) -> bool:
+        """Say whether a session may still write: its owner lives, or nobody has found out yet that it does not.
+
+        Raise `StorageUnavailableError`.
+        """
+        entity = await self._table.get(rows.session_partition(session), rows.FENCE)
+        return entity is not None and rows.fence(entity).state is rows.SessionState.OPEN
+
+    async def attempt(self, session: str, request_id: str, attempt: int) -> rows.IntentRow | None:
+        """Return what is written about an attempt in the session that held its money. Raise `StorageUnavailableError`."""
+        entity = await self._table.get(rows.session_partition(session), rows.intent_row(request_id, attempt))
+        return None if entity is None else rows.intent(entity)
 
     async def balance(self, budget: str, period: str, limit: int) -> Balance:
         """Return what an account's head says; what this process settled in the last seconds may be missing."""

@@ -257,7 +257,7 @@ def stored_request(found: Document) -> StoredRequest:
         started_at=_number(row, "started_at"),
         duration_ms=_number(row, "duration_ms"),
         outcome=row.text("outcome"),
-        attempts=tuple(_attempt(Fields(attempt)) for attempt in found["attempts"]),
+        attempts=tuple(attempt_in(Fields(attempt)) for attempt in found["attempts"]),
         model=row.find_text("model"),
         deployment=row.find_text("deployment"),
         first_content_ms=row.find_number("first_content_ms"),
@@ -291,7 +291,8 @@ def stored_attempts(found: Document) -> list[StoredAttempt]:
     ]
 
 
-def _attempt(row: Fields) -> AttemptRecord:
+def attempt_in(row: Fields) -> AttemptRecord:
+    """Return the attempt that a row's fields tell; raise `ValueError` when they can't be one."""
     return AttemptRecord(
         number=row.whole("number"),
         deployment=row.text("deployment"),

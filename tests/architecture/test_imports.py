@@ -16,6 +16,7 @@ LAYERS = (
     ("functions", "local"),
     ("shared.bootstrap",),
     ("shared.background", "shared.batching"),
+    ("shared.chain_outcomes",),
     ("shared.executor",),
     ("shared.execution",),
     ("shared.spending", "shared.recovery"),

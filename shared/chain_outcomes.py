@@ -1,0 +1,68 @@
+"""How a chain ended, as whoever asks for it is shown: its answer, or the error an interactive call would have raised."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from shared.chains import Chain
+from shared.core import errors
+from shared.core.chat import Completion
+from shared.core.errors import GatewayError
+from shared.core.fields import Fields
+from shared.core.route import Route
+from shared.executor import Answer
+from shared.gateway import Gateway
+
+
+def error_out(error: GatewayError, code: str | None) -> dict[str, Any]:
+    """Return an error as it is stored; ``code`` replaces its own."""
+    return {
+        "class": type(error).__name__,
+        "message": error.message,
+        "param": error.param,
+        "code": code or error.code,
+        "retry_after": error.retry_after,
+    }
+
+
+def error_of(chain: Chain) -> GatewayError:
+    """Return why a chain failed, as the error that an interactive call would have raised."""
+    written = Fields(chain.error or {"class": "GatewayError", "message": "It failed."})
+    kind = getattr(errors, written.text("class"), GatewayError)
+    message, code = written.text("message"), written.find_text("code")
+    error: GatewayError
+    if kind is errors.BudgetExceededError:
+        error = errors.BudgetExceededError(message, budget="")
+    elif kind in {errors.AllAttemptsFailedError, errors.DeadlineExceededError}:
+        error = kind(message, retry_after=written.find_number("retry_after"))
+    elif kind is errors.RateLimitError:
+        error = errors.RateLimitError(message, retry_after=written.find_number("retry_after"))
+    else:
+        error = kind(message, param=written.find_text("param"))
+    error.code = code or error.code
+    return error
+
+
+async def answer_of(gateway: Gateway, chain: Chain) -> Answer:
+    """Return the answer of a chain that was completed."""
+    number = chain.answer or 0
+    claim = await gateway.chains.claim(chain.id, number)
+    facts = Fields(claim.answer or {} if claim is not None else {})
+    record = Fields((claim.record if claim is not None else None) or {})
+    payload = orjson.loads(await gateway.chains.answer(chain.id, number))
+    model = record.find_text("model") or ""
+    completion = Completion(
+        payload, None, facts.find_text("response_model") or model, finish_reason=facts.find_text("finish_reason")
+    )
+    return Answer(
+        chain.request_id,
+        completion,
+        Route(str(chain.facts.get("task", "")), ()),
+        model=model,
+        deployment=record.find_text("deployment") or "",
+        attempts=chain.attempts,
+        cost=chain.cost,
+        simulated=gateway.settings.simulated,
+    )
