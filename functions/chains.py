@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-import azure.durable_functions as df
+import azure.durable_functions as df  # type: ignore[import-untyped]  # it ships no types
 
 from functions import chain_flow
 from functions.engine import ENGINES
@@ -46,14 +46,19 @@ class DurableEngine:
 
     async def start(self, orchestrator: str, instance: str, given: Mapping[str, object]) -> None:
         """Start an orchestration; one of that instance id that runs already is left alone."""
-        status = await self._asked(self._client.get_status(instance))
-        if status is not None and status.runtime_status is not None:
-            return
-        await self._asked(self._client.start_new(orchestrator, instance, dict(given)))
+        if await self._status(instance) is None:  # the library would replace what is there
+            await self._asked(self._client.start_new(orchestrator, instance, dict(given)))
 
     async def cancel(self, instance: str) -> None:
-        """Raise the event ``cancel``."""
-        await self._asked(self._client.raise_event(instance, chain_flow.CANCEL, True))  # noqa: FBT003 - the event's data
+        """Raise the event ``cancel``; nothing happens when the instance is not running."""
+        if await self._status(instance) in {df.OrchestrationRuntimeStatus.Running, df.OrchestrationRuntimeStatus.Pending}:
+            data = True
+            await self._asked(self._client.raise_event(instance, chain_flow.CANCEL, data))
+
+    async def _status(self, instance: str) -> df.OrchestrationRuntimeStatus | None:
+        """Return where an instance stands, None when there is none."""
+        found = await self._asked(self._client.get_status(instance))
+        return None if found is None else found.runtime_status
 
     @staticmethod
     async def _asked(asked: Awaitable[Any]) -> Any:
@@ -71,32 +76,27 @@ ENGINES.use(lambda client: DurableEngine(df.DurableOrchestrationClient(client)))
 # ---- chains ----------------------------------------------------------------------------------------------------------
 
 
-@BLUEPRINT.orchestration_trigger(context_name="context")
 def run_chain(context: df.DurableOrchestrationContext) -> chain_flow.Orchestration:
     """Drive a chain to its end."""
     return chain_flow.chain(context, retry=RETRY, tell_retry=TELL_RETRY)
 
 
-@BLUEPRINT.activity_trigger(input_name="given")
 async def attempt_chain(given: dict[str, Any]) -> dict[str, Any]:
     """Make one attempt."""
     return await _performed(given, lambda gateway: background.attempt(gateway, given, _read))
 
 
-@BLUEPRINT.activity_trigger(input_name="given")
 async def note_chain(given: dict[str, Any]) -> dict[str, Any]:
     """Write down what a chain is waiting for."""
     return await _performed(given, lambda gateway: background.note(gateway, given))
 
 
-@BLUEPRINT.activity_trigger(input_name="given")
 async def end_chain(given: dict[str, Any]) -> str:
     """Write a chain's end and its usage down."""
     gateway = await current()
     return await background.end(gateway, given)
 
 
-@BLUEPRINT.activity_trigger(input_name="given")
 async def notify_chain(given: dict[str, Any]) -> None:
     """Tell the webhook; raising makes the engine try again."""
     await background.notify(await current(), given)
@@ -117,3 +117,14 @@ async def _performed(given: Mapping[str, Any], perform: Callable[[Gateway], Awai
 
 async def _read(gateway: Gateway, caller: Caller, path: str, body: dict[str, Any]) -> InferenceRequest:
     return await WORKS[path].read(Stored(gateway, caller), body)
+
+
+# ---- registration ----------------------------------------------------------------------------------------------------
+
+ORCHESTRATORS: Final[tuple[Callable[..., Any], ...]] = (run_chain,)
+ACTIVITIES: Final[tuple[Callable[..., Awaitable[Any]], ...]] = (attempt_chain, note_chain, end_chain, notify_chain)
+
+for orchestrator in ORCHESTRATORS:
+    BLUEPRINT.orchestration_trigger(context_name="context")(orchestrator)
+for activity in ACTIVITIES:
+    BLUEPRINT.activity_trigger(input_name="given")(activity)

@@ -8,6 +8,7 @@ import azure.functions as func
 
 from functions import (
     budgets,
+    chains,
     chat_completions,
     completions,
     description,
@@ -44,6 +45,7 @@ BLUEPRINTS: Final[tuple[func.Blueprint, ...]] = (
     description.BLUEPRINT,
     fallbacks.BLUEPRINT,
     timers.BLUEPRINT,
+    chains.BLUEPRINT,
 )
 
 
