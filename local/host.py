@@ -25,6 +25,7 @@ import uvloop
 
 from functions import gateway as holder
 from functions.surface import registered
+from local.durable import Keeper, LocalEngine
 from local.mounting import Mounted, functions_of, run_timers
 from local.protocol import GuardedProtocol
 from shared import bootstrap
@@ -34,6 +35,8 @@ from shared.core.errors import ConfigurationError
 from shared.settings import SIMULATOR, Settings
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from shared.core.registry import Registry
     from shared.gateway import Gateway
 
@@ -42,10 +45,27 @@ BACKLOG: Final = 4096
 OPEN_FILES: Final = 65_536
 KEEP_ALIVE_SECONDS: Final = 75
 GRACE_SECONDS: Final = 30
+ACTIVITY_GRACE_SECONDS: Final = 10.0
+"""What runs in the background has this long to end, of the time that requests have."""
 
 
 class Server(uvicorn.Server):
     """uvicorn, leaving the process alive after a signal, so that what is pending can be written down."""
+
+    stopped_at: float | None = None
+    """When the signal came, by the loop's clock."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop serving."""
+        if self.stopped_at is None:
+            self.stopped_at = asyncio.get_running_loop().time()
+        super().handle_exit(sig, frame)
+
+    @property
+    def grace_left(self) -> float:
+        """Seconds that are left to end what runs."""
+        waited = 0.0 if self.stopped_at is None else asyncio.get_running_loop().time() - self.stopped_at
+        return max(0.0, min(ACTIVITY_GRACE_SECONDS, GRACE_SECONDS - waited))
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -131,7 +151,8 @@ def greeting(address: str, key: str, said: str) -> str:
     return (
         f"Switchyard serves on {address}  (try it in a browser: {address}/docs)\n"
         f"admin key: {where}\n"
-        f"{said}\n\n"
+        f"{said}\n"
+        "background work (responses, batches, respond-async) runs in this process only and is forgotten when it ends\n\n"
         f"curl {address}/v1/chat/completions -H \"authorization: Bearer {key}\" -H 'content-type: application/json' \\\n"
         f"  -d '{body}'\n\n"
     )
@@ -154,8 +175,9 @@ async def serve(environment: dict[str, str]) -> None:
 
 async def _serve(opened: Gateway, listener: socket.socket, lines: str) -> None:
     holder.use(opened)
-    http, timers = functions_of(registered())
-    mounted = Mounted(http, max_in_flight=opened.settings.max_in_flight)
+    functions = functions_of(registered())
+    engine = LocalEngine(functions)
+    mounted = Mounted(functions.http, max_in_flight=opened.settings.max_in_flight, engine=engine)
     server = Server(
         uvicorn.Config(
             mounted,
@@ -171,7 +193,8 @@ async def _serve(opened: Gateway, listener: socket.socket, lines: str) -> None:
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
     )
-    ticking = asyncio.create_task(run_timers(timers))
+    ticking = asyncio.create_task(run_timers(functions.timers, engine))
+    keeping = asyncio.create_task(Keeper(engine, opened).run())
     holder.tune_collector()
     sys.stdout.write(lines)
     sys.stdout.flush()
@@ -179,7 +202,9 @@ async def _serve(opened: Gateway, listener: socket.socket, lines: str) -> None:
         await server.serve(sockets=[listener])
     finally:
         ticking.cancel()
-        await asyncio.wait((ticking,))
+        await engine.aclose(server.grace_left)
+        keeping.cancel()
+        await asyncio.wait((ticking, keeping))
 
 
 def _address(listener: socket.socket) -> str:

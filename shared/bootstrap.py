@@ -21,6 +21,7 @@ from shared.catalog import CatalogSource
 from shared.chains import Chains
 from shared.core.errors import ConfigurationError, NotFoundError
 from shared.core.webhooks import may_connect
+from shared.engines import Engines
 from shared.feedback import Feedback
 from shared.files import Files
 from shared.gateway import Gateway
@@ -93,6 +94,7 @@ async def open_gateway(settings: Settings, *, environment: Mapping[str, str]) ->
         idempotency=Idempotency(tables, clock),
         alerts=Alerts(tables, clock, budgets, ledger.balance, webhook),
         chains=Chains(tables, clock),
+        engines=Engines(tables, clock),
         responses=Responses(tables, clock),
         files=Files(tables, clock),
         batches=Batches(tables, clock),

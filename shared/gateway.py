@@ -11,6 +11,7 @@ from shared.budgets import Budgets
 from shared.catalog import CatalogSource
 from shared.chains import Chains
 from shared.core.registry import ProviderKind
+from shared.engines import Engines
 from shared.feedback import Feedback
 from shared.files import Files
 from shared.health_book import HealthBook
@@ -51,6 +52,7 @@ class Gateway:
     idempotency: Idempotency
     alerts: Alerts
     chains: Chains
+    engines: Engines
     responses: Responses
     files: Files
     batches: Batches

@@ -36,6 +36,7 @@ LAYERS = (
         "shared.settings",
         "shared.adapters",
         "shared.chains",
+        "shared.engines",
         "shared.responses",
         "shared.files",
         "shared.batches",

@@ -16,6 +16,7 @@ from shared.budgets import Budgets
 from shared.chains import Chains
 from shared.core.records import Caller, RequestRecord
 from shared.core.registry import ProviderKind, Registry
+from shared.engines import Engines
 from shared.feedback import Feedback
 from shared.files import Files
 from shared.gateway import Gateway
@@ -92,6 +93,7 @@ async def bench() -> AsyncIterator[Callable[[Registry], Bench]]:
             idempotency=Idempotency(tables, clock),
             alerts=Alerts(tables, theirs, budgets, ledger.balance),
             chains=Chains(tables, clock),
+            engines=Engines(tables, clock),
             responses=Responses(tables, clock),
             files=Files(tables, clock),
             batches=Batches(tables, clock),

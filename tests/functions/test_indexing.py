@@ -20,7 +20,8 @@ from local.mounting import functions_of
 from tests.functions.harness import functions
 
 ROOT = Path(__file__).resolve().parents[2]
-HTTP, TIMERS = functions_of(app)
+FUNCTIONS = functions_of(app)
+HTTP, TIMERS = FUNCTIONS.http, FUNCTIONS.timers
 
 
 def test_streaming_is_switched_on() -> None:
