@@ -43,10 +43,11 @@ class Counting(Ledger):
         *,
         least: int | None = None,
         wait: float | None = None,
+        written: bool = False,
     ) -> Hold:
         """Count, and reserve."""
         self.reservations += 1
-        return await super().reserve(intent, accounts, amount, least=least, wait=wait)
+        return await super().reserve(intent, accounts, amount, least=least, wait=wait, written=written)
 
 
 async def budget(bench: Bench, limit: str, **fields: object) -> str:
