@@ -47,7 +47,17 @@ class State(StrEnum):
     @property
     def ended(self) -> bool:
         """Say whether nothing will change it any more."""
-        return self not in {State.QUEUED, State.IN_PROGRESS}
+        return not TRANSITIONS[self]
+
+
+TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
+    State.QUEUED: frozenset({State.IN_PROGRESS, State.COMPLETED, State.FAILED, State.CANCELLED}),
+    State.IN_PROGRESS: frozenset({State.COMPLETED, State.FAILED, State.CANCELLED}),
+    State.COMPLETED: frozenset(),
+    State.FAILED: frozenset(),
+    State.CANCELLED: frozenset(),
+}
+"""Where a chain may go from where it stands. The store keeps to it, and docs/chains.md is drawn from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +101,15 @@ class ClaimState(StrEnum):
     SENT = "sent"  # it may be with the provider
     DONE = "done"
     FENCED = "fenced"  # its owner died before it was sent; whoever comes next may claim it
+
+
+CLAIM_TRANSITIONS: Final[Mapping[ClaimState | None, frozenset[ClaimState]]] = {
+    None: frozenset({ClaimState.SENT, ClaimState.FENCED}),
+    ClaimState.FENCED: frozenset({ClaimState.SENT}),
+    ClaimState.SENT: frozenset({ClaimState.DONE}),
+    ClaimState.DONE: frozenset(),
+}
+"""Where a claim may go; None is an attempt that nobody has claimed."""
 
 
 @dataclass(frozen=True, slots=True)

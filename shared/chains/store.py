@@ -10,7 +10,7 @@ from typing import Final
 from shared import pieces
 from shared.chains import rows
 from shared.chains.rows import Chain, Claim, ClaimState, State
-from shared.core.errors import ConflictError, NotFoundError
+from shared.core.errors import ConflictError, NotFoundError, StorageUnavailableError
 from shared.ports import (
     MAX_TRANSACTION,
     Action,
@@ -100,6 +100,9 @@ class Chains:
             after = before if before.state.ended else change(before)
             if after is before:
                 return before
+            if after.state is not before.state and after.state not in rows.TRANSITIONS[before.state]:
+                message = f"A chain that is {before.state} can't become {after.state}."
+                raise ValueError(message)
             try:
                 etag = await self._table.replace(rows.chain_entity(after))
             except EntityChangedError:
@@ -195,10 +198,16 @@ class Chains:
         """
         entity = rows.claim_entity(chain_id, claim)
         try:
-            return replace(claim, etag=await self._table.insert(replace(entity, etag="")))
+            return replace(claim, etag=await self._table.insert(entity))
         except EntityExistsError:
             found = await self.claim(chain_id, claim.number)
-        if found is None or found.state is not ClaimState.FENCED or found.session == claim.session:
+        except StorageUnavailableError:  # it may have landed, and then nobody else would ever make this attempt
+            found = await self.claim(chain_id, claim.number)
+            if found is None:
+                raise
+        if found is not None and replace(found, etag="") == claim:
+            return found
+        if found is None or claim.state not in rows.CLAIM_TRANSITIONS[found.state] or found.session == claim.session:
             return None
         try:
             return replace(claim, etag=await self._table.replace(replace(entity, etag=found.etag)))

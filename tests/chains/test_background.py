@@ -22,6 +22,7 @@ from shared.core.errors import (
     DeadlineExceededError,
     GatewayError,
     InvalidRequestError,
+    StorageUnavailableError,
 )
 from shared.core.failures import Failed, FailureKind
 from shared.core.records import Caller
@@ -436,3 +437,20 @@ async def test_the_plan_of_a_chain_is_patient(bench: Make) -> None:
 
     assert (7200.0, 7200.0, 10**9) == (plan.policy.deadline, plan.policy.max_wait, plan.cost_cap)
     assert answer() is not None
+
+
+async def test_a_claim_that_landed_unheard_is_ones_own(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store's answer was lost: the attempt is made all the same, and not waited for as if it were another's."""
+    it = bench(registry("a/sol"))
+    chain = await stored(it)
+    table = it.gateway.chains._table
+    inserting = table.insert
+
+    async def insert(entity: Any) -> str:
+        await inserting(entity)
+        raise StorageUnavailableError(LOST)
+
+    monkeypatch.setattr(table, "insert", insert)
+
+    assert {"event": "succeeded"} == await background.attempt(it.gateway, given(chain), read_chat)
+    assert 1 == len(it.provider.asked)
