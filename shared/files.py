@@ -277,7 +277,7 @@ class Files:
         await self._remove(file_id, marked=False)
 
     async def prune(self, in_use: Callable[[str], Awaitable[bool]]) -> int:
-        """Remove what has expired, but for what is ``in_use``, and what uploads have left, for a timer. Return how many files."""
+        """Remove what has expired, but for what is ``in_use``, and what uploads have left; return how many. For a timer."""
         gone, now = 0, self._clock.now()
         left = [entity.row async for entity in self._table.query(_OPEN) if Fields(entity.properties).number("due") <= now]
         for file_id in left:

@@ -8,9 +8,10 @@ from typing import Final
 from shared.ports import Action, Entity, EntityTable, Op, Value
 
 CHUNK: Final = 60 * 1024
-MAX_CHUNKS: Final = 15
+MAX_CHUNKS: Final = 12
+"""The emulator counts what is in a row as base64: more chunks than these it does not take."""
 CAPACITY: Final = CHUNK * MAX_CHUNKS
-"""Bytes a row holds."""
+"""Bytes a row holds. Files find their bytes by it: with another number those that are stored could not be read."""
 IN_TRANSACTION: Final = 3
 """Full rows that fit into one transaction, beside a few small ones."""
 
