@@ -16,6 +16,7 @@
 | `SWITCHYARD_USAGE_DAYS` | unset | days for which single requests are kept; what they add up to is kept for good |
 | `SWITCHYARD_CORS_ORIGINS` | unset | browser origins that may call, comma-separated; `*` is all |
 | `SWITCHYARD_MAX_BODY_BYTES` | 10485760 | larger request bodies are refused with 413 |
+| `SWITCHYARD_MAX_FILE_BYTES` | 209715200 | larger uploaded files are refused with 413 |
 | `SWITCHYARD_MAX_IN_FLIGHT` | 4000 | requests this instance carries at once; more are refused with 503 |
 | `HOST`, `PORT` | `127.0.0.1`, `8000` | the local host's address |
 
@@ -58,6 +59,7 @@ class Settings:
     usage_days: int | None = None
     cors_origins: tuple[str, ...] = ()
     max_body_bytes: int = 10 * 1024 * 1024
+    max_file_bytes: int = 200 * 1024 * 1024
     max_in_flight: int = 4000
     host: str = "127.0.0.1"
     port: int = 8000
@@ -87,6 +89,7 @@ def load(environment: Mapping[str, str]) -> Settings:
         usage_days=_integer(environment, "SWITCHYARD_USAGE_DAYS", 0, problems) or None,
         cors_origins=_origins(environment, problems),
         max_body_bytes=_integer(environment, "SWITCHYARD_MAX_BODY_BYTES", defaults.max_body_bytes, problems),
+        max_file_bytes=_integer(environment, "SWITCHYARD_MAX_FILE_BYTES", defaults.max_file_bytes, problems),
         max_in_flight=_integer(environment, "SWITCHYARD_MAX_IN_FLIGHT", defaults.max_in_flight, problems),
         host=environment.get("HOST") or defaults.host,
         port=_port(environment, defaults.port, problems),
