@@ -144,6 +144,7 @@ class Mounted:
                 else:
                     self._exact[method, function.route] = function.bound(engine)
         self._max_in_flight = max_in_flight
+        self.engine = engine
         self.in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

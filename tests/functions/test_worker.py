@@ -7,6 +7,7 @@ invocation, which runs in a task of its own with the route's parameters from the
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from azurefunctions.extensions.http.fastapi import WebApp  # type: ignore[import
 from starlette.requests import Request
 from starlette.responses import Response
 
+from functions.engine import engine_of
 from functions.paths import path_pattern, specificity
 from local.mounting import Mounted
 from tests.functions.harness import Edge, functions, running
@@ -25,10 +27,10 @@ CHAT = "/v1/chat/completions"
 HELLO = {"model": "small", "messages": [{"role": "user", "content": "Hello"}]}
 
 
-def worker(_: Mounted) -> Any:
+def worker(mounted: Mounted) -> Any:
     """Return the application that the worker would serve."""
-    routes = sorted(functions()[0], key=lambda function: specificity(function.route))
-    known = [(function.methods, path_pattern(function.route), function.handler) for function in routes]
+    routes = sorted(functions().http, key=lambda function: specificity(function.route))
+    known = [(function.methods, path_pattern(function.route), function.bound(mounted.engine)) for function in routes]
     web, synchronizer = WebApp(), RequestTrackerMeta.get_synchronizer()
 
     async def catch_all(request: Request) -> Response:
@@ -102,3 +104,22 @@ async def test_a_client_that_leaves_stops_the_upstream_call(edge: Edge, stream: 
         await asyncio.sleep(0.01)
 
     assert edge.sent()[0].disconnected
+
+
+BINDING = {
+    "taskHubName": "switchyard",
+    "creationUrls": {
+        "createNewInstancePostUri": "http://localhost:7071/runtime/webhooks/durabletask/orchestrators/{functionName}"
+    },
+    "managementUrls": {"id": "INSTANCEID", "statusQueryGetUri": "http://localhost:7071/instances/INSTANCEID"},
+    "rpcBaseUrl": "http://127.0.0.1:17071/durabletask/",
+}
+"""What the host hands to a parameter that is bound to a durable client, as text."""
+
+
+def test_a_durable_clients_text_makes_an_engine_that_never_forgets() -> None:
+    """The same one for the same text: it is the same in every call."""
+    text = json.dumps(BINDING)
+
+    assert engine_of(text).name == "durable"
+    assert engine_of(text) is engine_of(text)
