@@ -10,10 +10,12 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from functions import streaming
+from functions.background_fields import refuse_background_fields
 from functions.endpoints import Endpoint, blueprint
 from functions.http import Call, endpoint
-from functions.idempotent import KEY, idempotent
+from functions.idempotent import KEY
 from functions.inference import answer_headers, inference_request
+from functions.prefer import PREFER, answering
 from functions.rendering import json_response, usd
 from functions.schemas_chat import ChatRequest
 from functions.streaming import DONE, EventStream, event
@@ -55,6 +57,7 @@ async def create_chat_completion(call: Call) -> Response:
     """Answer a chat."""
     body = call.json()
     request = await read(call, body)
+    refuse_background_fields(body)
     if body.get("stream"):
         return await streamed(call, request)
     answer = await complete(call.gateway, call.caller, request, request_id=call.request_id)
@@ -154,14 +157,15 @@ ENDPOINTS: Final = (
         name="create_chat_completion",
         method="POST",
         path="/v1/chat/completions",
-        handler=idempotent(create_chat_completion),
-        parameters=(KEY,),
+        handler=answering(WORK, create_chat_completion),
+        parameters=(KEY, PREFER),
         summary="Answer a chat, whole or streamed",
         tag="Inference",
         body=CHAT,
         answers="OpenAI's `chat.completion`, or a stream of `chat.completion.chunk` events.",
         media_types=("application/json", "text/event-stream"),
         aliases=("/openai/v1/chat/completions", "/openai/deployments/{model}/chat/completions"),
+        durable=True,
     ),
 )
 

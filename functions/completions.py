@@ -12,12 +12,14 @@ from typing import Any, Final
 import orjson
 from starlette.responses import Response
 
+from functions.background_fields import refuse_background_fields
 from functions.chat_completions import check_stream_options, streamed
 from functions.endpoints import Endpoint, blueprint
 from functions.http import Call, endpoint, new_request_id
-from functions.idempotent import KEY, idempotent
+from functions.idempotent import KEY
 from functions.inference import answer_headers, inference_request
 from functions.legacy_shape import choices_of, legacy_chunk, usage_sum
+from functions.prefer import PREFER, answering
 from functions.rendering import NANO, RawHeaders, json_response, usd_text
 from functions.schemas import CompletionRequest
 from functions.validation import Schema
@@ -44,6 +46,7 @@ async def create_completion(call: Call) -> Response:
     body = call.json()
     COMPLETION.check(body)
     _check_supported(body)
+    refuse_background_fields(body)
     prompts = [body["prompt"]] if isinstance(body["prompt"], str) else body["prompt"]
     if body.get("stream"):
         return await _streamed(call, body, prompts)
@@ -197,8 +200,8 @@ ENDPOINTS: Final = (
         name="create_completion",
         method="POST",
         path="/v1/completions",
-        handler=idempotent(create_completion),
-        parameters=(KEY,),
+        handler=answering(WORK, create_completion),
+        parameters=(KEY, PREFER),
         summary="Complete a prompt",
         tag="Inference",
         body=COMPLETION,
@@ -206,6 +209,7 @@ ENDPOINTS: Final = (
         "and OpenAI's legacy `id, object, created, model, choices, usage`; or a stream of `text_completion` events.",
         media_types=("application/json", "text/event-stream"),
         aliases=("/openai/v1/completions", "/openai/deployments/{model}/completions"),
+        durable=True,
     ),
 )
 

@@ -8,11 +8,13 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from functions import (
+    background_chains,
     budgets,
     chat_completions,
     completions,
     embeddings,
     feedback,
+    files,
     health,
     keys,
     metrics,
@@ -82,9 +84,11 @@ ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
     *chat_completions.ENDPOINTS,
     *completions.ENDPOINTS,
     *embeddings.ENDPOINTS,
+    *background_chains.ENDPOINTS,
     *routes.ENDPOINTS,
     *requests.ENDPOINTS,
     *feedback.ENDPOINTS,
+    *files.ENDPOINTS,
     *models.ENDPOINTS,
     *usage.ENDPOINTS,
     *suggestions.ENDPOINTS,

@@ -6,11 +6,13 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
+from functions.background_fields import refuse_background_fields
 from functions.chat_completions import render
 from functions.endpoints import Endpoint, blueprint
 from functions.http import Call, endpoint
-from functions.idempotent import KEY, idempotent
+from functions.idempotent import KEY
 from functions.inference import answer_headers, inference_request
+from functions.prefer import PREFER, answering
 from functions.rendering import json_response
 from functions.schemas import EmbeddingsRequest
 from functions.validation import Schema
@@ -35,6 +37,7 @@ async def create_embeddings(call: Call) -> Response:
     """Turn texts into vectors."""
     body = call.json()
     request = await read(call, body)
+    refuse_background_fields(body)
     answer = await complete(call.gateway, call.caller, request, request_id=call.request_id)
     return json_response(answer.completion.payload, headers=answer_headers(answer))
 
@@ -44,13 +47,14 @@ ENDPOINTS: Final = (
         name="create_embeddings",
         method="POST",
         path="/v1/embeddings",
-        handler=idempotent(create_embeddings),
-        parameters=(KEY,),
+        handler=answering(WORK, create_embeddings),
+        parameters=(KEY, PREFER),
         summary="Turn texts into vectors",
         tag="Inference",
         body=EMBEDDINGS,
         answers="OpenAI's list of embeddings.",
         aliases=("/openai/v1/embeddings", "/openai/deployments/{model}/embeddings"),
+        durable=True,
     ),
 )
 

@@ -1,4 +1,8 @@
-"""``Idempotency-Key`` on every POST that can bill: the answer to a key is made once and given again."""
+"""``Idempotency-Key`` on every POST that can bill: the answer to a key is made once and given again.
+
+A key stands for a path and a body; other headers (``Prefer`` too) are no part of the request: whoever comes again with the key
+gets what the first call was answered with, be it a 200 or the 202 of a chain.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import contextlib
 import hashlib
 import logging
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Final
 
 from starlette.responses import Response
@@ -16,13 +20,14 @@ from functions.endpoints import Handler, Parameter
 from functions.http import Call
 from functions.rendering import RawHeaders, Rendered
 from functions.streaming import EventStream
-from shared.core.errors import StorageUnavailableError
+from shared.core.errors import GatewayError, StorageUnavailableError
 from shared.idempotency import MAX_ANSWER, Begun, Idempotency, KeptAnswer
 
 logger = logging.getLogger("switchyard.edge")
 
 REPLAYED: Final = (b"idempotent-replayed", b"true")
-OK: Final = 200
+KEPT: Final = frozenset({200, 202})
+"""The statuses of answers that are given again."""
 _OURS: Final = frozenset({b"content-length"})
 """Headers that are made anew for an answer given again."""
 
@@ -52,36 +57,52 @@ def _request_of(call: Call) -> bytes:
     return call.request.url.path.encode() + b"\0" + call.body
 
 
-def idempotent(handler: Handler) -> Handler:
-    """Return a handler that gives a call with an ``Idempotency-Key`` the answer the first one with that key got."""
+def never(call: Call) -> bool:
+    """Say of every call that it may not be made beside another with its key."""
+    del call
+    return False
+
+
+def idempotent(handler: Handler, *, joins: Callable[[Call], bool] = never) -> Handler:
+    """Return a handler that gives a call with an ``Idempotency-Key`` the answer the first one with that key got.
+
+    ``joins`` says whether a call only starts work under its `chain_id`: then one with the same key never waits for another,
+    which may have died, but goes the same way and finds or makes the same work.
+    """
 
     async def answered(call: Call) -> Response:
         key = call.headers.get(b"idempotency-key")
-        return await (handler(call) if key is None else _once(call, handler, key.decode("latin-1")))
+        return await (handler(call) if key is None else _once(call, handler, key.decode("latin-1"), joins=joins(call)))
 
     return answered
 
 
-async def _once(call: Call, handler: Handler, key: str) -> Response:
+async def _once(call: Call, handler: Handler, key: str, *, joins: bool) -> Response:
     kept = call.gateway.idempotency
-    begun = await kept.begin(call.caller.key_id, key, _request_of(call))
+    begun = await kept.begin(call.caller.key_id, key, _request_of(call), joins=joins)
     if isinstance(begun, KeptAnswer):
         headers: RawHeaders = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in begun.headers]
         return Rendered(begun.body, status=begun.status, headers=[*headers, REPLAYED])
     record = _Record(kept, begun)
     try:
         response = await handler(call)
-    except BaseException:
-        await record.forget()
+    except BaseException as error:
+        if not (joins and _may_have_begun(error)):
+            await record.forget()
         raise
     if isinstance(response, EventStream):
         response.record(record.events, record.end)
         record.headers = response.raw_headers
-    elif response.status_code == OK:
-        await record.keep(bytes(response.body), response.raw_headers)
+    elif response.status_code in KEPT:
+        await record.keep(bytes(response.body), response.raw_headers, status=response.status_code)
     else:
         await record.forget()
     return response
+
+
+def _may_have_begun(error: BaseException) -> bool:
+    """Say whether background work may be under way although its call failed: then its key stays taken, and joins it."""
+    return isinstance(error, StorageUnavailableError) or not isinstance(error, GatewayError)
 
 
 class _Record:
@@ -112,11 +133,11 @@ class _Record:
         else:
             await self.forget()
 
-    async def keep(self, body: bytes, headers: RawHeaders) -> None:
+    async def keep(self, body: bytes, headers: RawHeaders, *, status: int = 200) -> None:
         """Keep an answer. That it can't be kept is no reason not to give it."""
         pairs = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers if name not in _OURS)
         try:
-            await self._kept.keep(self._begun, KeptAnswer(OK, pairs, body))
+            await self._kept.keep(self._begun, KeptAnswer(status, pairs, body))
         except StorageUnavailableError as error:
             logger.warning("An answer could not be kept under its Idempotency-Key: %s", error.message)
 

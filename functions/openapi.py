@@ -118,7 +118,7 @@ _HEADERS: Final = {"x-request-id": {"schema": {"type": "string"}, "description":
 def _all_parameters(row: Endpoint, path: str) -> list[Parameter]:
     """Return the declared parameters, and every one of the path that was not declared."""
     named = re.findall(r"\{\*?(\w+)\}", path)
-    declared = [parameter for parameter in row.parameters if parameter.place == "query" or parameter.name in named]
+    declared = [parameter for parameter in row.parameters if parameter.place != "path" or parameter.name in named]
     known = {parameter.name for parameter in declared}
     return [*(Parameter(name, _PATH_NAMES.get(name, ""), place="path") for name in named if name not in known), *declared]
 

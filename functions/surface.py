@@ -7,6 +7,7 @@ from typing import Final
 import azure.functions as func
 
 from functions import (
+    background_chains,
     budgets,
     chains,
     chat_completions,
@@ -15,6 +16,7 @@ from functions import (
     embeddings,
     fallbacks,
     feedback,
+    files,
     health,
     keys,
     metrics,
@@ -31,9 +33,11 @@ BLUEPRINTS: Final[tuple[func.Blueprint, ...]] = (
     chat_completions.BLUEPRINT,
     completions.BLUEPRINT,
     embeddings.BLUEPRINT,
+    background_chains.BLUEPRINT,
     routes.BLUEPRINT,
     requests.BLUEPRINT,
     feedback.BLUEPRINT,
+    files.BLUEPRINT,
     models.BLUEPRINT,
     usage.BLUEPRINT,
     suggestions.BLUEPRINT,

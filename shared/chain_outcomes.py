@@ -14,6 +14,7 @@ from shared.core.fields import Fields
 from shared.core.route import Route
 from shared.executor import Answer
 from shared.gateway import Gateway
+from shared.usage.rows import attempt_in
 
 
 def error_out(error: GatewayError, code: str | None) -> dict[str, Any]:
@@ -53,8 +54,9 @@ async def answer_of(gateway: Gateway, chain: Chain) -> Answer:
     record = Fields((claim.record if claim is not None else None) or {})
     payload = orjson.loads(await gateway.chains.answer(chain.id, number))
     model = record.find_text("model") or ""
+    usage = None if claim is None or claim.record is None else attempt_in(Fields(claim.record)).usage
     completion = Completion(
-        payload, None, facts.find_text("response_model") or model, finish_reason=facts.find_text("finish_reason")
+        payload, usage, facts.find_text("response_model") or model, finish_reason=facts.find_text("finish_reason")
     )
     return Answer(
         chain.request_id,

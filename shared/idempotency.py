@@ -3,6 +3,9 @@
 The first call inserts a row, which only one can do; its answer is put beside it when it is whole. Who comes with the same key
 gets that answer; while it is not there yet, a conflict that says when to come back; with another body, a conflict for good.
 What was not answered well is forgotten, so that it can be tried again. Rows are found by a hash of caller and key alone.
+
+Calls that may *join* do work that is found by an id which follows from the key (`functions.idempotent.chain_id`): made twice it
+is still one. So nobody waits for a first call that may be dead: the second goes the same way, and finds or makes the same work.
 """
 
 from __future__ import annotations
@@ -82,11 +85,14 @@ class Idempotency:
         self._clock = clock
         self._make_token = make_token
 
-    async def begin(self, caller: str, key: str, request: bytes) -> Begun | KeptAnswer:
+    async def begin(self, caller: str, key: str, request: bytes, *, joins: bool = False) -> Begun | KeptAnswer:
         """Return the answer that is kept, or take note that this call will make it.
 
-        ``request`` is everything that must be the same: path and body. Raise `InvalidRequestError` for a key that is none,
-        `ConflictError` for one that was used with another request, `InFlightError` while the first call is being answered.
+        ``request`` is everything that must be the same: path and body. ``joins`` says that this call may be made beside
+        another that joins: the last one is then the one whose answer is kept.
+
+        Raise `InvalidRequestError` for a key that is none, `ConflictError` for one that was used with another request,
+        `InFlightError` while the first call is being answered.
         """
         if _KEY.fullmatch(key) is None:
             message = f"`{HEADER}` must be 1 to 255 printable ASCII characters without spaces, such as a UUID."
@@ -98,6 +104,7 @@ class Idempotency:
             "request": hashlib.sha256(request).hexdigest(),
             "at": self._clock.now(),
             "token": self._make_token(),
+            "joins": joins,
         }
         for _ in range(_TRIES):
             try:
@@ -125,14 +132,12 @@ class Idempotency:
         age = self._clock.now() - kept.number("at")
         running = kept.text("state") == "running"
         if age >= (ABANDONED_SECONDS if running else KEPT_SECONDS):
-            try:
-                etag = await self._table.replace(Entity(partition, row, properties, entity.etag))
-            except (EntityChangedError, EntityNotFoundError):
-                return None
-            return Begun(partition, row, etag, properties)
+            return await self._taken_over(entity, properties)
         if kept.text("request") != properties["request"]:
             message = f"This `{HEADER}` was used with another request. Take a new key for a new request."
             raise ConflictError(message, param=HEADER, code="idempotency_key_reused")
+        if running and kept.flag("joins") and properties["joins"]:
+            return await self._taken_over(entity, properties)
         if running:
             message = f"A request with this `{HEADER}` is being answered. Ask again in a moment."
             raise InFlightError(message, code="idempotency_in_progress", retry_after=ASK_AGAIN_SECONDS)
@@ -140,6 +145,14 @@ class Idempotency:
             message = f"The answer to this `{HEADER}` was given, and is too large to be kept. Take a new key to ask again."
             raise ConflictError(message, param=HEADER, code="idempotent_answer_too_large")
         return await self._answer(entity, kept)
+
+    async def _taken_over(self, entity: Entity, properties: dict[str, Value]) -> Begun | None:
+        """Make a row this call's; None when somebody else was faster."""
+        try:
+            etag = await self._table.replace(Entity(entity.partition, entity.row, properties, entity.etag))
+        except (EntityChangedError, EntityNotFoundError):
+            return None
+        return Begun(entity.partition, entity.row, etag, properties)
 
     async def _answer(self, entity: Entity, kept: Fields) -> KeptAnswer:
         lines = kept.text("headers").split("\n") if kept.text("headers") else []

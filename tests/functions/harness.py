@@ -17,7 +17,8 @@ from uvicorn.server import ServerState
 
 from functions import gateway as holder
 from functions.surface import registered
-from local.mounting import HttpFunction, Mounted, TimerFunction, functions_of
+from local.durable import LocalEngine
+from local.mounting import Functions, Mounted, functions_of
 from local.protocol import GuardedProtocol
 from local.simulator import Attempt, Simulator, start_simulator
 from shared.bootstrap import open_gateway
@@ -30,7 +31,7 @@ CATALOG = str(Path(__file__).with_name("catalog.yaml"))
 
 
 @cache
-def functions() -> tuple[list[HttpFunction], list[TimerFunction]]:
+def functions() -> Functions:
     """Return the app's triggers; an app may be asked for them once."""
     return functions_of(registered())
 
@@ -44,6 +45,7 @@ class Edge:
     simulator: Simulator
     mounted: Mounted
     session: aiohttp.ClientSession
+    engine: LocalEngine
     admin: str = ADMIN_KEY
     headers: dict[str, str] = field(default_factory=lambda: {"authorization": f"Bearer {ADMIN_KEY}"})
 
@@ -131,10 +133,12 @@ async def running(settings: Settings = SETTINGS, *, around: Callable[[Mounted], 
     async with await start_simulator() as simulator:
         gateway = await open_gateway(replace(settings, upstream=simulator.url), environment={})
         holder.use(gateway)
-        mounted = Mounted(functions()[0], max_in_flight=settings.max_in_flight)
+        engine = LocalEngine(functions())
+        mounted = Mounted(functions().http, max_in_flight=settings.max_in_flight, engine=engine)
         try:
             async with serving(mounted if around is None else around(mounted)) as url, aiohttp.ClientSession() as session:
-                yield Edge(url, gateway, simulator, mounted, session)
+                yield Edge(url, gateway, simulator, mounted, session, engine)
         finally:
+            await engine.aclose()
             holder.use(None)
             await gateway.aclose()
