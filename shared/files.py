@@ -276,8 +276,11 @@ class Files:
         await self._mark(file_id, due=self._clock.now())
         await self._remove(file_id, marked=False)
 
-    async def prune(self, in_use: Callable[[str], Awaitable[bool]]) -> int:
-        """Remove what has expired, but for what is ``in_use``, and what uploads have left; return how many. For a timer."""
+    async def prune(self, in_use: Callable[[str], Awaitable[bool]], forget: Callable[[File], Awaitable[None]]) -> int:
+        """Remove what has expired, but for what is ``in_use``, and what uploads have left; return how many. For a timer.
+
+        ``forget`` is told the composed files that are gone, so that their content goes too.
+        """
         gone, now = 0, self._clock.now()
         left = [entity.row async for entity in self._table.query(_OPEN) if Fields(entity.properties).number("due") <= now]
         for file_id in left:
@@ -286,11 +289,15 @@ class Files:
         over = [entity.row async for entity in self._table.query(_EXPIRING, end=_time(now) + "~~")]
         for row in over:
             file_id = row.partition("~")[2]
-            if not await in_use(file_id):
-                await self._mark(file_id, due=now)
-                await self._remove(file_id, marked=False)
-                await self._delete(_EXPIRING, (row,))  # even if its file went without it
-                gone += 1
+            if await in_use(file_id):
+                continue
+            file = await self._find(file_id)
+            await self._mark(file_id, due=now)
+            await self._remove(file_id, marked=False)
+            await self._delete(_EXPIRING, (row,))  # even if its file went without it
+            if file is not None and file.composed is not None:
+                await forget(file)
+            gone += 1
         return gone
 
     async def _remove(self, file_id: str, *, marked: bool) -> None:

@@ -48,6 +48,11 @@ async def nobody(file_id: str) -> bool:
     return not file_id
 
 
+async def forget(file: File) -> None:
+    """Refuse to be told of files whose content is here."""
+    assert file.composed is not None
+
+
 async def all_rows(tables: Tables, *file_ids: str) -> list[Entity]:
     """Return every row there is of some files, and of the indexes."""
     table = tables.table(store.TABLE)
@@ -241,7 +246,7 @@ async def test_a_store_that_fails_leaves_nothing_for_good(
         await files.create(chunks(b"x" * (2 * CAPACITY + 1)), described(lifetime=HOUR))
     calm(weather)
     clock.seconds += UPLOAD_SECONDS
-    await files.prune(nobody)
+    await files.prune(nobody, forget)
 
     assert await all_rows(tables, "file-known") == []
 
@@ -253,9 +258,9 @@ async def test_a_process_that_dies_leaves_nothing_for_good(files: Files, tables:
         await files.get("file-dead")
     assert await files.list(None) == ((), False)
     clock.seconds += UPLOAD_SECONDS - 1
-    assert await files.prune(nobody) == 0
+    assert await files.prune(nobody, forget) == 0
     clock.seconds += 1
-    assert await files.prune(nobody) == 1
+    assert await files.prune(nobody, forget) == 1
 
     assert await all_rows(tables, "file-dead") == []
 
@@ -266,7 +271,7 @@ async def test_an_upload_that_was_given_up_does_not_come_back(files: Files, tabl
     async def slow() -> AsyncGenerator[bytes, None]:
         yield b"x" * (2 * CAPACITY)
         clock.seconds += UPLOAD_SECONDS
-        assert await files.prune(nobody) == 1
+        assert await files.prune(nobody, forget) == 1
         yield b"y"
 
     with pytest.raises(StorageUnavailableError, match="too long"):
@@ -286,16 +291,16 @@ async def test_an_expired_file_is_not_there(files: Files, tables: Tables, clock:
     async def in_use(file_id: str) -> bool:
         return file_id == used.id
 
-    assert await files.prune(in_use) == 0
+    assert await files.prune(in_use, forget) == 0
     clock.seconds += HOUR
 
     for file in (gone, used):
         with pytest.raises(NotFoundError):
             await files.get(file.id)
     assert await files.list(None) == ((kept,), False)
-    assert await files.prune(in_use) == 1
+    assert await files.prune(in_use, forget) == 1
     assert await read(files, used) == b"used"
-    assert await files.prune(nobody) == 1
+    assert await files.prune(nobody, forget) == 1
     assert {kept.id} == {entity.properties["id"] for entity in await all_rows(tables, gone.id, used.id)}
     assert await read(files, kept) == b"kept"
 
@@ -319,7 +324,7 @@ async def test_deleting_is_finished_by_the_timer(files: Files, tables: Tables, w
         with pytest.raises(StorageUnavailableError):
             await files.delete(file.id)
         calm(weather)
-        await files.prune(nobody)
+        await files.prune(nobody, forget)
         assert await all_rows(tables, file.id) == []
 
 
@@ -347,6 +352,20 @@ async def test_a_composed_file_is_registered_once(files: Files, tables: Tables, 
         await read(files, first)
     await files.delete("file-out")
     assert await all_rows(tables, "file-out") == []
+
+
+async def test_the_content_of_a_composed_file_goes_with_it(files: Files, clock: FakeClock) -> None:
+    """Whoever holds it is told when the file has expired."""
+    new = NewFile("shop", "out.jsonl", "batch_output", HOUR)
+    file = await files.add_composed(new, file_id="file-out", size=12, batch="batch_1")
+    told: list[File] = []
+
+    async def noted(gone: File) -> None:
+        told.append(gone)
+
+    clock.seconds += HOUR
+    assert await files.prune(nobody, noted) == 1
+    assert told == [file]
 
 
 # ---- how stores and processes fail -------------------------------------------------------------------------------
