@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from shared.idempotency import KEPT_SECONDS, PRUNE_SECONDS, Begun, Idempotency, InFlightError, KeptAnswer
+from shared.idempotency import ABANDONED_SECONDS, KEPT_SECONDS, PRUNE_SECONDS, Begun, Idempotency, InFlightError, KeptAnswer
 from shared.ports import Action, Entity, Op, Tables
 from tests.fakes import FakeClock
 
@@ -98,3 +98,31 @@ async def test_a_key_used_again_while_it_is_being_forgotten_stays(tables: Tables
 
     with pytest.raises(InFlightError):
         await Idempotency(tables, FakeClock(clock.seconds - ROUND * PRUNE_SECONDS)).begin("caller", "key-1", b"another")
+
+
+async def test_only_those_that_join_join(tables: Tables, clock: FakeClock) -> None:
+    """A call that is being answered by a provider is never made beside itself; the last one to join keeps its answer."""
+    store = Idempotency(tables, clock)
+    for first, second in ((False, True), (True, False), (False, False)):
+        key = f"{first}{second}"
+        await store.begin("caller", key, b"request", joins=first)
+        with pytest.raises(InFlightError):
+            await store.begin("caller", key, b"request", joins=second)
+
+    one = await store.begin("caller", "key", b"request", joins=True)
+    other = await store.begin("caller", "key", b"request", joins=True)
+    assert isinstance(one, Begun)
+    assert isinstance(other, Begun)
+    await store.keep(one, KeptAnswer(202, (), b"one"))
+    await store.release(one)
+    await store.keep(other, KeptAnswer(202, (("location", "/x"),), b"other"))
+    assert KeptAnswer(202, (("location", "/x"),), b"other") == await store.begin("caller", "key", b"request")
+
+
+async def test_a_key_that_was_abandoned_may_be_used_for_anything(tables: Tables, clock: FakeClock) -> None:
+    """As ever, after ten minutes."""
+    store = Idempotency(tables, clock)
+    await store.begin("caller", "key", b"request", joins=True)
+    clock.seconds += ABANDONED_SECONDS
+
+    assert isinstance(await store.begin("caller", "key", b"another"), Begun)
