@@ -6,9 +6,11 @@ from typing import Final
 
 import azure.functions as func
 
+from functions.engine import engine_of
 from functions.gateway import current
 from functions.http import new_request_id
 from functions.periods import iso
+from shared.background import sweep
 from shared.executor import probe
 from shared.ledger.retention import KEPT_DAYS
 from shared.recovery import recover
@@ -60,15 +62,25 @@ async def raise_alerts(timer: func.TimerRequest) -> None:
     await (await current()).alerts.check()
 
 
+@BLUEPRINT.function_name("sweep_chains")
+@BLUEPRINT.generic_input_binding(arg_name="client", type="durableClient")
+@BLUEPRINT.timer_trigger(arg_name="timer", schedule=EVERY_MINUTE, use_monitor=False)
+async def sweep_chains(timer: func.TimerRequest, client: str) -> None:
+    """Start chains that were stored and never started, and cancel again those that did not hear it."""
+    del timer
+    await sweep(await current(), engine_of(client))
+
+
 @BLUEPRINT.function_name("roll_up_usage")
 @BLUEPRINT.timer_trigger(arg_name="timer", schedule=EVERY_FIVE_MINUTES, use_monitor=False)
 async def roll_up_usage(timer: func.TimerRequest) -> None:
-    """Add usage up, so that reports need not read every request; delete single requests that are kept no longer."""
+    """Add usage up, so that reports need not read every request; delete what is kept no longer."""
     del timer
     gateway = await current()
     now = gateway.clock.now()
     await gateway.usage.roll_up(now)
     await gateway.idempotency.prune()
+    await gateway.chains.prune()
     await gateway.ledger.prune(iso(now - KEPT_DAYS * DAY)[:10])
     if gateway.settings.usage_days is not None:
         await gateway.usage.prune(iso(now - gateway.settings.usage_days * DAY)[:10])

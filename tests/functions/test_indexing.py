@@ -96,8 +96,8 @@ def test_functions_have_names_of_their_own() -> None:
 
 
 def test_timers_have_schedules() -> None:
-    """Probes, pending writes, recovery, roll-ups and alerts run without a request."""
-    assert {"probe_deployments", "write_pending", "recover_ledger", "raise_alerts", "roll_up_usage"} <= {
+    """Probes, pending writes, recovery, roll-ups, alerts and the sweep run without a request."""
+    assert {"probe_deployments", "write_pending", "recover_ledger", "raise_alerts", "roll_up_usage", "sweep_chains"} <= {
         timer.name for timer in TIMERS
     }
 
