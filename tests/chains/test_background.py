@@ -13,7 +13,7 @@ import pytest
 from shared import background
 from shared.background import NewChain, cancel, start, wait_for
 from shared.chain_outcomes import answer_of, error_of
-from shared.chains import Chain, ClaimState, Kind, State
+from shared.chains import Chain, Kind, State
 from shared.core.chain import plan_in
 from shared.core.errors import (
     AllAttemptsFailedError,
@@ -22,18 +22,14 @@ from shared.core.errors import (
     DeadlineExceededError,
     GatewayError,
     InvalidRequestError,
-    StorageUnavailableError,
 )
 from shared.core.failures import Failed, FailureKind
 from shared.core.records import Caller
 from shared.core.registry import Registry
-from shared.ledger import IntentState
-from shared.recovery import LOST, recover
 from tests.chains.inline import InlineEngine, read_chat
 from tests.executor.conftest import CALLER, Bench
-from tests.executor.test_recovery import die
-from tests.executor.test_spending import TOTAL, USD, budget, intents, spent
-from tests.fakes import FakeClock, Hang, answer, registry, request
+from tests.executor.test_spending import TOTAL, USD, budget, spent
+from tests.fakes import Hang, answer, registry, request
 
 Make = Callable[[Registry], Bench]
 REQUEST = "req_01KAQ0000000000000000000A1"
@@ -101,7 +97,7 @@ async def test_a_chain_answers(bench: Make) -> None:
         usage.record.recovered,
     )
     assert "a/sol" == usage.trace["candidates"][0][0]
-    assert [] == [one async for one in it.gateway.chains.unfinished()]
+    assert [] == [one async for one in it.gateway.tables.table("chains").query("open")]
 
 
 async def test_a_chain_waits_as_long_as_its_provider_asks(bench: Make) -> None:
@@ -265,149 +261,6 @@ async def test_what_was_answered_is_not_cancelled(bench: Make) -> None:
     assert State.COMPLETED == (await cancel(it.gateway, engine, chain.id)).state
 
 
-# ---- run twice, and killed -------------------------------------------------------------------------------------------
-
-
-async def test_an_attempt_run_twice_is_sent_once(bench: Make) -> None:
-    """The second run takes what the first one wrote down."""
-    it = bench(registry("a/sol"))
-    name = await budget(it, "1")
-    chain = await stored(it)
-
-    first = await background.attempt(it.gateway, given(chain), read_chat)
-    second = await background.attempt(it.gateway, given(chain), read_chat)
-
-    assert {"event": "succeeded"} == first == second
-    assert 1 == len(it.provider.asked)
-    assert PAID == await spent(it, name)
-
-
-async def test_an_attempt_run_twice_at_once_is_sent_once(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One of two processes sends; the other gives its money back, and waits for the result."""
-    monkeypatch.setattr(background, "LOOK_SECONDS", 0.01)
-    one, other = bench(registry("a/sol")), bench(registry("a/sol"))
-    name = await budget(one, "1")
-    chain = await stored(one)
-
-    results = await asyncio.gather(*(background.attempt(it.gateway, given(chain), read_chat) for it in (one, other)))
-
-    assert [{"event": "succeeded"}] * 2 == results
-    assert 1 == len(one.provider.asked) + len(other.provider.asked)
-    await one.gateway.ledger.flush()
-    assert PAID == await spent(other, name)
-
-
-class Killed(BaseException):
-    """The process is gone."""
-
-
-async def killed(it: Bench, chain: Chain, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run an attempt in a process that dies at a place: nothing it does after that reaches the store."""
-    chains = it.gateway.chains
-    if where == "before the claim":
-        monkeypatch.setattr(chains, "take", _dying)
-    elif where == "before it was sent":
-        taking = chains.take
-
-        async def take(chain_id: str, claim: Any) -> Any:
-            await taking(chain_id, claim)
-            raise Killed
-
-        monkeypatch.setattr(chains, "take", take)
-    elif where == "after it was sent":
-        monkeypatch.setattr(it.provider, "complete", _dying)
-    else:
-        monkeypatch.setattr(chains, "finish", _dying)
-    ledger = it.gateway.ledger
-    silent = where != "after it was settled"
-    for name in ("settle", "void"):
-        if silent:
-            monkeypatch.setattr(ledger, name, lambda *_, **__: None)
-    with pytest.raises(Killed):
-        await background.attempt(it.gateway, given(chain), read_chat)
-    if not silent:
-        await ledger.flush()
-    await die(it)
-
-
-async def _dying(*_: object, **__: object) -> Any:
-    raise Killed
-
-
-@pytest.mark.parametrize(
-    ("where", "asked", "cost"),
-    [
-        ("before the claim", 1, PAID),
-        ("before it was sent", 1, BOUND + PAID),
-        ("after it was sent", 1, BOUND + PAID),
-        ("before it was settled", 1, BOUND + PAID),
-        ("after it was settled", 1, PAID + PAID),
-    ],
-)
-async def test_a_process_killed_in_an_attempt_is_made_up_for(
-    bench: Make, monkeypatch: pytest.MonkeyPatch, *, where: str, asked: int, cost: int
-) -> None:
-    """Whatever was perhaps billed is charged once, the rest given back, and the chain goes on to its answer."""
-    dead, alive = bench(registry("a/sol")), bench(registry("a/sol"))
-    name = await budget(dead, "1")
-    chain = await stored(dead)
-    await killed(dead, chain, where, monkeypatch)
-
-    recovering = asyncio.create_task(_recovering(alive))
-    engine = InlineEngine(alive.gateway)
-    await background._launch(engine, chain)  # as an engine that never forgets would: from the chain's history
-    await engine.ended(chain.id)
-    for _ in range(3):
-        await _recover(alive)
-    recovering.cancel()
-    await asyncio.gather(recovering, return_exceptions=True)
-
-    ended = await alive.gateway.chains.get(chain.id)
-    assert (State.COMPLETED, cost) == (ended.state, ended.cost)
-    assert asked == len(alive.provider.asked)
-    assert cost == await spent(alive, name) == (await found(alive)).record.cost
-    assert 0 == (await alive.gateway.ledger.balance(name, TOTAL, USD)).held
-    rows = await intents(alive.gateway.tables)
-    assert [] == [row for row in rows if row.state is IntentState.PENDING]
-    assert [ClaimState.DONE] * ended.attempts == [claim.state for claim in await alive.gateway.chains.claims(chain.id)]
-
-
-async def _recovering(it: Bench) -> None:
-    while True:
-        await _recover(it)
-        await asyncio.sleep(0.01)
-
-
-async def _recover(it: Bench) -> None:
-    await recover(it.gateway)
-    cast("FakeClock", it.gateway.ledger._clock).seconds += 400
-
-
-async def test_a_chain_of_a_process_that_has_gone_is_lost_visibly(bench: Make) -> None:
-    """An engine that forgets: the chain has failed, says so, and holds no money."""
-    dead, alive = bench(registry("a/sol")), bench(registry("a/sol"))
-    name = await budget(dead, "1")
-    dead.provider.script("a/sol", Hang())
-    chain = await stored(dead)
-    attempt = asyncio.create_task(background.attempt(dead.gateway, given(chain), read_chat))
-    while not dead.provider.asked:
-        await asyncio.sleep(0.01)
-    await die(dead)
-
-    assert not await background.lose(alive.gateway, await alive.gateway.chains.get(chain.id))
-    while not await background.lose(alive.gateway, await alive.gateway.chains.get(chain.id)):
-        await _recover(alive)
-    attempt.cancel()
-    await asyncio.gather(attempt, return_exceptions=True)
-
-    lost = await alive.gateway.chains.get(chain.id)
-    assert (State.FAILED, "chain_lost", BOUND) == (lost.state, error_of(lost).code, lost.cost)
-    assert BOUND == await spent(alive, name)
-    usage = await found(alive)
-    assert [LOST] == [one.outcome for one in usage.attempts]
-    assert 0 == (await alive.gateway.ledger.balance(name, TOTAL, USD)).held
-
-
 async def test_an_ended_chain_attempts_nothing(bench: Make) -> None:
     """An activity that comes after the end sends nothing."""
     it = bench(registry("a/sol"))
@@ -437,20 +290,3 @@ async def test_the_plan_of_a_chain_is_patient(bench: Make) -> None:
 
     assert (7200.0, 7200.0, 10**9) == (plan.policy.deadline, plan.policy.max_wait, plan.cost_cap)
     assert answer() is not None
-
-
-async def test_a_claim_that_landed_unheard_is_ones_own(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The store's answer was lost: the attempt is made all the same, and not waited for as if it were another's."""
-    it = bench(registry("a/sol"))
-    chain = await stored(it)
-    table = it.gateway.chains._table
-    inserting = table.insert
-
-    async def insert(entity: Any) -> str:
-        await inserting(entity)
-        raise StorageUnavailableError(LOST)
-
-    monkeypatch.setattr(table, "insert", insert)
-
-    assert {"event": "succeeded"} == await background.attempt(it.gateway, given(chain), read_chat)
-    assert 1 == len(it.provider.asked)
