@@ -86,7 +86,10 @@ def _parameters(parameters: list[dict[str, Any]]) -> str:
 def _body(operation: dict[str, Any], schemas: dict[str, Any]) -> str:
     if "requestBody" not in operation:
         return ""
-    name = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rsplit("/", 1)[-1]
+    content = operation["requestBody"]["content"]
+    if form := content.get("multipart/form-data"):
+        return f"<p>Body: a form (<code>multipart/form-data</code>), to be sent by a client.</p>{_fields(form['schema'])}"
+    name = content["application/json"]["schema"]["$ref"].rsplit("/", 1)[-1]
     example = orjson.dumps(EXAMPLES.get(name, {}), option=orjson.OPT_INDENT_2).decode()
     return (
         f'<p>Body: <a href="#schema-{escape(name)}"><code>{escape(name)}</code></a> '

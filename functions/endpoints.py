@@ -60,6 +60,7 @@ class Endpoint:
 
     ``aliases`` are further paths of the same handler (Azure OpenAI's); ``answers`` describes the 200. The handler of a
     ``durable`` row finds the engine of chains in `Call.engine`; that of one which does not have its body read reads it itself.
+    ``form`` is the JSON schema of a body that is multipart/form-data, for the description.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Endpoint:
     status: int = 200
     durable: bool = False
     reads_body: bool = True
+    form: Mapping[str, Any] | None = None
 
     @property
     def least(self) -> Access:

@@ -208,6 +208,26 @@ def _headers(file: File) -> RawHeaders:
     ]
 
 
+_FORM: Final = {
+    "type": "object",
+    "required": ["file", "purpose"],
+    "properties": {
+        "file": {"type": "string", "contentMediaType": "application/octet-stream", "description": "The file, with its name."},
+        "purpose": {
+            "type": "string",
+            "enum": sorted(PURPOSES),
+            "description": "`batch` is a JSONL file of requests, kept for 30 days; `user_data` anything, kept until deleted.",
+        },
+        _ANCHOR: {"type": "string", "const": "created_at", "description": "From when `seconds` count."},
+        _SECONDS: {
+            "type": "integer",
+            "minimum": LIFETIMES[0],
+            "maximum": LIFETIMES[-1],
+            "description": "How long the file is kept. Both of `expires_after`, or neither.",
+        },
+    },
+}
+
 _ID: Final = Parameter("file_id", "The file's id.", place="path")
 
 ENDPOINTS: Final = (
@@ -217,9 +237,10 @@ ENDPOINTS: Final = (
         path="/v1/files",
         aliases=("/openai/v1/files", "/openai/files"),
         handler=create_file,
-        summary="Upload a file, as multipart/form-data with the fields file, purpose and expires_after",
+        summary="Upload a file",
         tag="Files",
         reads_body=False,
+        form=_FORM,
         answers="The file.",
     ),
     Endpoint(

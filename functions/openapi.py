@@ -100,6 +100,8 @@ def _operation(row: AnyEndpoint, path: str, schemas: dict[str, Any]) -> dict[str
     if row.body is not None:
         schema = _schema(row.body.adapter, row.body.name, schemas)
         operation["requestBody"] = {"required": row.body_required, "content": {"application/json": {"schema": schema}}}
+    if row.form is not None:
+        operation["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": row.form}}}
     error = {"application/json": {"schema": {"$ref": REF.format(model="Error")}}}
     operation["responses"] |= {
         status: {"description": text, "headers": _HEADERS, "content": error} for status, text in _REFUSALS.items()

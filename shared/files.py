@@ -26,7 +26,6 @@ from shared import pieces
 from shared.core.errors import InvalidRequestError, NotFoundError, StorageUnavailableError
 from shared.core.fields import Fields
 from shared.ports import (
-    MAX_TRANSACTION,
     Action,
     Clock,
     Entity,
@@ -44,6 +43,8 @@ MAX_LISTED: Final = 10_000
 UPLOAD_SECONDS: Final = 2 * 3600.0
 """How long an upload may be under way; then nobody is waiting for it any more."""
 
+_AT_ONCE: Final = 8
+"""Rows of content that a transaction deletes: SQLite holds them in memory until it ends."""
 _HEAD: Final = "0"
 _ALL: Final = "all"
 _OPEN: Final = "open"
@@ -308,8 +309,8 @@ class Files:
                 await self._delete(partition, names)
             await self._delete(_partition(file_id), (_HEAD,))
             names = tuple(_piece(number) for number in range(_count(file.size)))
-            for start in range(0, len(names), MAX_TRANSACTION):
-                await self._delete(_partition(file_id), names[start : start + MAX_TRANSACTION])
+            for start in range(0, len(names), _AT_ONCE):
+                await self._delete(_partition(file_id), names[start : start + _AT_ONCE])
         # Of an upload that broke off nobody knows how many rows there are.
         while rest := [entity.row async for entity in self._table.query(_partition(file_id), limit=1)]:
             await self._delete(_partition(file_id), tuple(rest))

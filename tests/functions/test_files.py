@@ -17,9 +17,10 @@ from functions import multipart
 from functions.clients import ClientGoneError
 from functions.files import Download
 from functions.multipart import FileForm
-from shared.core.errors import InvalidRequestError, PayloadTooLargeError
+from shared.core.errors import ConfigurationError, InvalidRequestError, PayloadTooLargeError
 from shared.files import TABLE, File, NewFile
 from shared.pieces import CAPACITY
+from shared.settings import load
 from tests.functions.harness import SETTINGS, Edge, Reply, running
 
 LIMIT = 2_000_000
@@ -261,6 +262,23 @@ async def test_a_file_that_is_too_large(edge: Edge) -> None:
     assert over.error["param"] == "file"
     assert str(LIMIT) in over.error["message"]
     assert await left(edge) == []
+
+
+async def test_the_sdk_learns_that_a_file_is_too_large(client: AsyncOpenAI, edge: Edge) -> None:
+    """It sends all of it before it reads the answer: what it sends must be let through, and the answer must be there."""
+    with pytest.raises(openai.APIStatusError) as refused:
+        await client.files.create(file=("large", b"x" * (4 * LIMIT)), purpose="batch")
+
+    assert refused.value.status_code == 413
+    assert await left(edge) == []
+
+
+def test_the_operator_says_how_large_a_file_may_be() -> None:
+    """200 MB if nothing is said, as at OpenAI."""
+    assert load({}).max_file_bytes == 200 * 1024 * 1024
+    assert load({"SWITCHYARD_MAX_FILE_BYTES": "1000"}).max_file_bytes == 1_000
+    with pytest.raises(ConfigurationError, match="SWITCHYARD_MAX_FILE_BYTES"):
+        load({"SWITCHYARD_MAX_FILE_BYTES": "200MB"})
 
 
 async def test_a_client_that_leaves_in_mid_upload_leaves_nothing(edge: Edge) -> None:

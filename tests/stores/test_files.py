@@ -307,7 +307,7 @@ async def test_an_expired_file_is_not_there(files: Files, tables: Tables, clock:
 
 async def test_deleting_removes_every_row(files: Files, tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     """More than one transaction's worth of them; a second time there is nothing."""
-    monkeypatch.setattr(store, "MAX_TRANSACTION", 2)
+    monkeypatch.setattr(store, "_AT_ONCE", 2)
     file = await put(files, b"x" * (5 * CAPACITY), lifetime=HOUR)
     await files.delete(file.id)
 
