@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from shared.core.failures import RULES
+from shared.chains.rows import CLAIM_TRANSITIONS, TRANSITIONS, State
+from shared.core.failures import RULES, FailureKind, Remedy, Rule
 from shared.settings import __doc__ as settings_text
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -19,6 +20,51 @@ def failures_table() -> str:
         for kind, rule in RULES.items()
     ]
     return "\n".join(rows)
+
+
+def chain_states() -> str:
+    """Render where a chain can go as a Mermaid diagram."""
+    rows = ["```mermaid", "stateDiagram-v2", f"    [*] --> {State.QUEUED}"]
+    rows += [f"    {state} --> {after}" for state, next_ones in TRANSITIONS.items() for after in sorted(next_ones)]
+    rows += [f"    {state} --> [*]" for state in State if state.ended]
+    return "\n".join([*rows, "```"])
+
+
+def claim_states() -> str:
+    """Render where the claim of an attempt can go as a Mermaid diagram."""
+    rows = ["```mermaid", "stateDiagram-v2"]
+    for state, next_ones in CLAIM_TRANSITIONS.items():
+        rows += [f"    {state or '[*]'} --> {after}" for after in sorted(next_ones) or ["[*]"]]
+    return "\n".join([*rows, "```"])
+
+
+def chain_flow() -> str:
+    """Render what each failure of an attempt leads to as a Mermaid diagram."""
+    rows = ["```mermaid", "flowchart LR", "    attempt((attempt)) -->|answered| answered([completed])"]
+    leads: dict[str, list[str]] = {}
+    for kind, rule in RULES.items():
+        leads.setdefault(_leads_to(kind, rule), []).append(kind.value)
+    rows += [f"    attempt -->|{'<br/>'.join(kinds)}| {where}" for where, kinds in leads.items()]
+    rows += ["    later -->|a durable timer| attempt", "    other --> attempt", "    same --> attempt"]
+    rows += [f"    {where} -->|nobody left, deadline, attempt or cost cap| failed([failed])" for where in ("later", "other")]
+    return "\n".join([*rows, "```"])
+
+
+def _leads_to(kind: FailureKind, rule: Rule) -> str:
+    if kind is FailureKind.CANCELLED:
+        return "cancelled([cancelled])"
+    if rule.remedy is Remedy.GIVE_UP:
+        return "failed"
+    if rule.remedy is Remedy.RETRY:
+        return "same[the same at once, then as the others]"
+    return "later[the next candidate, and this one again later]" if rule.again else "other[the next candidate, not this one]"
+
+
+def test_the_diagrams_of_chains_in_the_docs_are_the_codes() -> None:
+    """Replace what stands under `<!-- generated: … -->` in docs/chains.md by the expected text when this fails."""
+    page = (DOCS / "chains.md").read_text(encoding="utf-8")
+    for drawn in (chain_states(), claim_states(), chain_flow()):
+        assert drawn in page
 
 
 def test_the_failure_table_in_the_docs_is_the_codes() -> None:
