@@ -12,14 +12,15 @@ from typing import Any, Final
 
 import azure.durable_functions as df  # type: ignore[import-untyped]  # it ships no types
 
-from functions import chain_flow
+from functions import batch_flow, chain_flow
+from functions.batch_wire import Endpoints
 from functions.engine import ENGINES
 from functions.gateway import current
 from functions.work import Stored
 from functions.works import WORKS
-from shared import background
+from shared import background, batching
 from shared.core.chat import InferenceRequest
-from shared.core.errors import GatewayError, StorageUnavailableError
+from shared.core.errors import GatewayError, NotFoundError, StorageUnavailableError
 from shared.core.records import Caller
 from shared.gateway import Gateway
 
@@ -94,7 +95,10 @@ async def note_chain(given: dict[str, Any]) -> dict[str, Any]:
 async def end_chain(given: dict[str, Any]) -> str:
     """Write a chain's end and its usage down."""
     gateway = await current()
-    return await background.end(gateway, given)
+    try:
+        return await background.end(gateway, given)
+    except NotFoundError:  # deleted meanwhile: there is nothing left to write the end to
+        return "gone"
 
 
 async def notify_chain(given: dict[str, Any]) -> None:
@@ -103,26 +107,63 @@ async def notify_chain(given: dict[str, Any]) -> None:
 
 
 async def _performed(given: Mapping[str, Any], perform: Callable[[Gateway], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
-    """Perform an activity. What the engine should try again is raised; a bug is logged and ends the chain."""
+    """Perform an activity. What the engine should try again is raised; a bug is logged and ends the chain or batch."""
     try:
         return await perform(await current())
     except StorageUnavailableError:
         raise
     except GatewayError as error:
-        logger.warning("The chain %s can't go on: %s", given["id"], error.message)
+        logger.warning("The work %s can't go on: %s", given["id"], error.message)
     except Exception:
-        logger.exception("The chain %s failed by a bug", given["id"])
-    return {"event": "broken"}
+        logger.exception("The work %s failed by a bug", given["id"])
+    return {"event": "broken", "state": "broken"}
 
 
 async def _read(gateway: Gateway, caller: Caller, path: str, body: dict[str, Any]) -> InferenceRequest:
     return await WORKS[path].read(Stored(gateway, caller), body)
 
 
+# ---- batches ---------------------------------------------------------------------------------------------------------
+
+
+def run_batch(context: df.DurableOrchestrationContext) -> chain_flow.Orchestration:
+    """Run a batch to its end."""
+    return batch_flow.batch(context, retry=RETRY, tell_retry=TELL_RETRY)
+
+
+async def prepare_batch(given: dict[str, Any]) -> dict[str, Any]:
+    """Look through more of a batch's file."""
+    return await _performed(given, lambda gateway: batching.prepare(gateway, given))
+
+
+async def run_slice(given: dict[str, Any]) -> dict[str, Any]:
+    """Run some lines of a batch."""
+    return await _performed(given, lambda gateway: batching.run_slice(gateway, given, Endpoints()))
+
+
+async def end_batch(given: dict[str, Any]) -> str:
+    """Write a batch's end down and make its files."""
+    return await batching.end(await current(), given)
+
+
+async def notify_batch(given: dict[str, Any]) -> None:
+    """Tell the webhook; raising makes the engine try again."""
+    await batching.notify(await current(), given)
+
+
 # ---- registration ----------------------------------------------------------------------------------------------------
 
-ORCHESTRATORS: Final[tuple[Callable[..., Any], ...]] = (run_chain,)
-ACTIVITIES: Final[tuple[Callable[..., Awaitable[Any]], ...]] = (attempt_chain, note_chain, end_chain, notify_chain)
+ORCHESTRATORS: Final[tuple[Callable[..., Any], ...]] = (run_chain, run_batch)
+ACTIVITIES: Final[tuple[Callable[..., Awaitable[Any]], ...]] = (
+    attempt_chain,
+    note_chain,
+    end_chain,
+    notify_chain,
+    prepare_batch,
+    run_slice,
+    end_batch,
+    notify_batch,
+)
 
 for orchestrator in ORCHESTRATORS:
     BLUEPRINT.orchestration_trigger(context_name="context")(orchestrator)
