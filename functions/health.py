@@ -11,7 +11,9 @@ from functions.catalog_view import Situation, success_rate, unavailable
 from functions.endpoints import Endpoint, PublicEndpoint, blueprint
 from functions.http import Call, PublicCall, endpoint
 from functions.periods import iso
+from functions.queue_view import queue_summary
 from functions.rendering import NO_STORE, json_response
+from shared.background import DURABLE
 from shared.core.registry import Deployment
 
 
@@ -43,12 +45,21 @@ async def get_health(call: Call) -> Response:
             "metrics": "active",
             "catalog": "newer file refused" if problems else "active",
             "upstream": "simulator" if gateway.settings.simulated else "providers",
+            "chains": _engine(call),
         },
+        "queue": await queue_summary(gateway),
         "registry_version": situation.registry.version,
     }
     if problems and call.caller.admin:
         body["catalog_problems"] = list(problems)
     return json_response(body, headers=[NO_STORE])
+
+
+def _engine(call: Call) -> str:
+    """Say what runs chains here: one machine's engine forgets them at its process's end."""
+    if call.chain_engine is None:
+        return "off"
+    return "durable" if call.chain_engine.name == DURABLE else "in this process"
 
 
 def _struggling(situation: Situation) -> bool:
@@ -82,7 +93,8 @@ ENDPOINTS: Final = (
         handler=get_health,
         summary="Which models can answer",
         tag="Health",
-        answers="The seed's `status, models, services`.",
+        answers="The seed's `status, models, services`; and how much runs in the background, some seconds old at most.",
+        durable=True,
     ),
     PublicEndpoint(
         name="live",

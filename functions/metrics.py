@@ -10,6 +10,7 @@ from starlette.responses import Response
 from functions.endpoints import Endpoint, Parameter, blueprint
 from functions.http import Call, endpoint
 from functions.periods import iso, span
+from functions.queue_view import queue_report
 from functions.rendering import NO_STORE, json_response, usd
 from functions.scopes import project_of
 from shared.alerts import Alert
@@ -45,6 +46,7 @@ async def get_metrics(call: Call) -> Response:
         "queue": {
             "in_flight": sum(measured.in_flight for measured in shown.values()),
             "by_deployment": {name: measured.in_flight for name, measured in shown.items() if measured.in_flight},
+            **await queue_report(gateway, seconds),
         },
     }
     if call.caller.admin:
@@ -109,7 +111,8 @@ ENDPOINTS: Final = (
             Parameter("model", "Only this model."),
             Parameter("project", "Only this project. Keys other than the administrator's see their own only."),
         ),
-        answers="The sums of the range, by model and over time; breakers and calls in flight of this instance. "
+        answers="The sums of the range, by model and over time; breakers and calls in flight of this instance; what runs "
+        "in the background on all of them, and how many of the range's chains (of its last day at most) have finished. "
         "The administrator also sees limits and alerts.",
     ),
 )

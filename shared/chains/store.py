@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -26,17 +27,29 @@ from shared.ports import (
 
 KEPT_DAYS: Final = 30
 """Days a chain and its answer are kept, as OpenAI keeps responses."""
+QUEUE_SECONDS: Final = 5.0
+"""How long what was counted is told again, so that whoever asks often costs the store little."""
+MAX_LOOKED_AT: Final = 200
+"""Unfinished chains whose states are counted: a read for each."""
+MAX_COUNTED: Final = 20_000
+"""Rows of an index that are counted: a round trip for each thousand."""
+_AT_ONCE: Final = 16
 _TRIES: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """What is under way on all instances: how many chains in which state, and when the oldest was asked for (epoch seconds)."""
+    """What is under way on all instances: ``unfinished`` chains, and when the oldest was asked for (epoch seconds).
 
+    Their states are those of ``looked_at`` of them: of all, unless there are more than `MAX_LOOKED_AT`.
+    """
+
+    unfinished: int = 0
     queued: int = 0
     running: int = 0
     waiting: int = 0
     oldest: float | None = None
+    looked_at: int = 0
 
 
 class Chains:
@@ -45,6 +58,8 @@ class Chains:
     def __init__(self, tables: Tables, clock: Clock) -> None:
         self._table: EntityTable = tables.table(rows.TABLE)
         self._clock = clock
+        self._queue: tuple[float, Queue] | None = None
+        self._ended: tuple[int, float, int] | None = None
 
     # ---- chains ------------------------------------------------------------------------------------------------------
 
@@ -155,18 +170,49 @@ class Chains:
                 yield chain
 
     async def queue(self) -> Queue:
-        """Count what is under way."""
-        queued = running = waiting = 0
-        oldest: float | None = None
-        async for chain in self.unfinished():
-            oldest = chain.created_at if oldest is None else min(oldest, chain.created_at)
-            if chain.state is State.QUEUED:
-                queued += 1
-            elif "waiting_until" in chain.status:
-                waiting += 1
-            else:
-                running += 1
-        return Queue(queued, running, waiting, oldest)
+        """Count what is under way; what this says may be `QUEUE_SECONDS` old. Raise `StorageUnavailableError`."""
+        now = self._clock.monotonic()
+        if self._queue is None or now - self._queue[0] >= QUEUE_SECONDS:
+            self._queue = (now, await self._counted())
+        return self._queue[1]
+
+    async def _counted(self) -> Queue:
+        unfinished, oldest = 0, None
+        some: list[str] = []
+        async for entity in self._table.query(rows.OPEN, limit=MAX_COUNTED):
+            unfinished += 1
+            oldest = _at(entity) if oldest is None else min(oldest, _at(entity))
+            if len(some) < MAX_LOOKED_AT:
+                some.append(entity.row)
+        chains: list[Chain | None] = []
+        for start in range(0, len(some), _AT_ONCE):
+            chains += await asyncio.gather(*(self.find(name) for name in some[start : start + _AT_ONCE]))
+        open_ones = [chain for chain in chains if chain is not None and not chain.state.ended]
+        queued = sum(chain.state is State.QUEUED for chain in open_ones)
+        waiting = sum("waiting_until" in chain.status for chain in open_ones if chain.state is not State.QUEUED)
+        stale = len(some) - len(open_ones)  # ended, or never made: the index is cleared in passing
+        return Queue(unfinished - stale, queued, len(open_ones) - queued - waiting, waiting, oldest, len(open_ones))
+
+    async def finished(self, since: float) -> int:
+        """Return how many of the chains that were asked for since a moment have ended. Raise `StorageUnavailableError`.
+
+        Beyond `MAX_COUNTED` chains they are not counted any more, and what this says may be `QUEUE_SECONDS` old.
+        """
+        now, minute = self._clock.monotonic(), int(since // 60)
+        if self._ended is None or self._ended[0] != minute or now - self._ended[1] >= QUEUE_SECONDS:
+            self._ended = (minute, now, await self._count_finished(since))
+        return self._ended[2]
+
+    async def _count_finished(self, since: float) -> int:
+        begun = 0
+        moment, today = datetime.fromtimestamp(since, UTC), rows.day_of(self._clock.now())
+        while (day := rows.day_of(moment.timestamp())) <= today:
+            begun += await self._since(day, since)
+            moment += timedelta(days=1)
+        return max(0, begun - await self._since(rows.OPEN, since))
+
+    async def _since(self, index: str, since: float) -> int:
+        return sum([_at(entity) >= since async for entity in self._table.query(index, limit=MAX_COUNTED)])
 
     async def prune(self) -> int:
         """Forget what has been kept long enough: a day's chains at a time, for a timer. Return how many."""

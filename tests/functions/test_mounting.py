@@ -148,8 +148,8 @@ async def test_a_timer_that_fails_is_run_again_and_never_beside_itself() -> None
 async def test_the_apps_timers_run(edge: Edge) -> None:
     """Probes and pending writes work on the gateway in use."""
     await edge.post(CHAT, HELLO)
-    for timer in functions()[1]:
-        await timer.run(SimpleNamespace(past_due=False))
+    for timer in functions().timers:
+        await timer.bound(edge.engine)(SimpleNamespace(past_due=False))
 
     assert edge.gateway.health.report(edge.gateway.clock.monotonic())["north/small"].last_failure is None
 
