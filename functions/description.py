@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from functions import (
     background_chains,
+    batches,
     budgets,
     chat_completions,
     completions,
@@ -91,6 +92,7 @@ ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
     *requests.ENDPOINTS,
     *feedback.ENDPOINTS,
     *files.ENDPOINTS,
+    *batches.ENDPOINTS,
     *models.ENDPOINTS,
     *usage.ENDPOINTS,
     *suggestions.ENDPOINTS,

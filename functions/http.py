@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from functions.bodies import parse_object, read_body
 from functions.clients import ClientGoneError, ClientWatch
-from functions.endpoints import ALLOWED, AnyEndpoint, Endpoint, PublicEndpoint, Trigger
+from functions.endpoints import ALLOWED, AnyEndpoint, Endpoint, Handler, PublicEndpoint, Trigger
 from functions.engine import engine_of
 from functions.gateway import current
 from functions.problems import Problem, problem_of, unexpected_problem
@@ -46,6 +46,8 @@ CLIENT_CLOSED: Final = 499
 
 MAX_TOKEN: Final = 16 * 1024
 """Entra tokens of people in many groups have several thousand characters."""
+INFERENCE: Final = frozenset({"Inference", "Responses"})
+"""The tags of endpoints whose callers wait for a model."""
 ANONYMOUS: Final = Identity(Caller(key_id="anonymous", project="default", name="anonymous"))
 EXPOSED: Final = (
     b"x-request-id, x-switchyard-model, x-switchyard-deployment, x-switchyard-attempts, x-switchyard-cost-usd, "
@@ -183,7 +185,7 @@ def _public(row: PublicEndpoint) -> Trigger:
 
 
 def _authenticated(row: Endpoint) -> Trigger:
-    handler = row.handler
+    handler = _counted(row.handler) if row.tag in INFERENCE and row.method == "POST" else row.handler
     # A mistyped filter must not show everything as if it were filtered.
     known = frozenset(parameter.name for parameter in row.parameters) if row.method == "GET" and row.parameters else None
 
@@ -215,6 +217,20 @@ def _authenticated(row: Endpoint) -> Trigger:
         return await answered(request, client)
 
     return durable_trigger if row.durable else trigger
+
+
+def _counted(handler: Handler) -> Handler:
+    """Return a handler whose calls background work yields to, until they are answered or their stream begins."""
+
+    async def counted(call: Call) -> Response:
+        traffic = call.gateway.traffic
+        traffic.enter()
+        try:
+            return await handler(call)
+        finally:
+            traffic.leave()
+
+    return counted
 
 
 def _admit(row: Endpoint, identity: Identity) -> Caller:

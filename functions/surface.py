@@ -8,6 +8,7 @@ import azure.functions as func
 
 from functions import (
     background_chains,
+    batches,
     budgets,
     chains,
     chat_completions,
@@ -40,6 +41,7 @@ BLUEPRINTS: Final[tuple[func.Blueprint, ...]] = (
     requests.BLUEPRINT,
     feedback.BLUEPRINT,
     files.BLUEPRINT,
+    batches.BLUEPRINT,
     models.BLUEPRINT,
     usage.BLUEPRINT,
     suggestions.BLUEPRINT,

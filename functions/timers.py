@@ -10,6 +10,7 @@ from functions.engine import engine_of
 from functions.gateway import current
 from functions.http import new_request_id
 from functions.periods import iso
+from shared import batching
 from shared.background import sweep
 from shared.executor import probe
 from shared.ledger.retention import KEPT_DAYS
@@ -66,9 +67,11 @@ async def raise_alerts(timer: func.TimerRequest) -> None:
 @BLUEPRINT.generic_input_binding(arg_name="client", type="durableClient")
 @BLUEPRINT.timer_trigger(arg_name="timer", schedule=EVERY_MINUTE, use_monitor=False)
 async def sweep_chains(timer: func.TimerRequest, client: str) -> None:
-    """Start chains that were stored and never started, and cancel again those that did not hear it."""
+    """Start chains and batches that were stored and never started, and cancel again those that did not hear it."""
     del timer
-    await sweep(await current(), engine_of(client))
+    gateway, engine = await current(), engine_of(client)
+    await sweep(gateway, engine)
+    await batching.sweep(gateway, engine)
 
 
 @BLUEPRINT.function_name("roll_up_usage")
@@ -81,6 +84,8 @@ async def roll_up_usage(timer: func.TimerRequest) -> None:
     await gateway.usage.roll_up(now)
     await gateway.idempotency.prune()
     await gateway.chains.prune()
+    await gateway.batches.prune()
+    await gateway.files.prune(gateway.batches.uses, gateway.batches.forget_output)
     await gateway.ledger.prune(iso(now - KEPT_DAYS * DAY)[:10])
     if gateway.settings.usage_days is not None:
         await gateway.usage.prune(iso(now - gateway.settings.usage_days * DAY)[:10])

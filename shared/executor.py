@@ -142,9 +142,30 @@ class AnswerStream:
         self._execution.close(SUCCEEDED if failed is None else failed.kind.value)
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A request that got no answer, and what its attempts cost together (nano-USD), None when that is not known."""
+
+    error: GatewayError
+    cost: int | None
+
+
 async def complete(gateway: Gateway, caller: Caller, request: InferenceRequest, *, request_id: str) -> Answer:
     """Answer whole (chat or embeddings); raise a `GatewayError` when no allowed candidate could."""
+    return await _complete(Execution(gateway, caller, request, request_id))
+
+
+async def ask(gateway: Gateway, caller: Caller, request: InferenceRequest, *, request_id: str) -> Answer | Refused:
+    """Answer whole, for somebody who accounts for what gets no answer too."""
     execution = Execution(gateway, caller, request, request_id)
+    try:
+        return await _complete(execution)
+    except GatewayError as error:
+        return Refused(error, execution.cost)
+
+
+async def _complete(execution: Execution) -> Answer:
+    gateway = execution.gateway
     with _closing(execution):
         route, outcome = await _run(execution, execution.ask_whole)
         completion, candidate = execution.completion, outcome.candidate
@@ -152,7 +173,7 @@ async def complete(gateway: Gateway, caller: Caller, request: InferenceRequest, 
             raise _failure(execution, outcome, route)
         execution.close(SUCCEEDED)
     return Answer(
-        request_id,
+        execution.request_id,
         completion,
         route,
         model=candidate.model,

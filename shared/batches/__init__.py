@@ -1,13 +1,8 @@
-"""Batches: many requests in one file, answered in the background."""
+"""Batches: many requests in one file, answered in the background, each line with exactly one outcome."""
 
 from __future__ import annotations
 
-from shared.ports import Clock, Tables
+from shared.batches.rows import Batch, Counts, Part, Progress, Status
+from shared.batches.store import Batches
 
-
-class Batches:
-    """Batches: many requests in one file, answered in the background."""
-
-    def __init__(self, tables: Tables, clock: Clock) -> None:
-        self._table = tables.table("batches")
-        self._clock = clock
+__all__ = ["Batch", "Batches", "Counts", "Part", "Progress", "Status"]
