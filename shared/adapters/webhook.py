@@ -1,11 +1,18 @@
-"""Alerts to the operator's own endpoints: signed, small, only to listed hosts at public addresses.
+"""Messages to the operator's own endpoints, of alerts and of work that has ended: signed, small, only to listed hosts.
 
-The receiver checks ``x-switchyard-signature: t=SECONDS,v1=HEX``, where HEX is the HMAC-SHA256 under the shared secret of
-``SECONDS.BODY``, and forgets deliveries it has seen by ``x-switchyard-delivery``: a delivery may come twice.
+Receivers check one of two signatures, and forget deliveries they have seen, since a delivery may come twice:
+
+- ``x-switchyard-signature: t=SECONDS,v1=HEX``: the HMAC-SHA256 under the shared secret of ``SECONDS.BODY``;
+- ``webhook-signature: v1,BASE64``: that of ``ID.SECONDS.BODY``, with ``webhook-id`` and ``webhook-timestamp``, as Standard
+  Webhooks has it and OpenAI's SDKs check it (``client.webhooks.unwrap``). A secret ``whsec_…`` is base64 of the key there.
+
+``x-switchyard-delivery`` and ``webhook-id`` are the delivery's id.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import hmac
 import json
@@ -20,6 +27,7 @@ from shared.ports import Clock, HttpRequest, HttpTransport, TransportError
 TIMEOUT: Final = 5.0
 """Seconds for the connection, and again for the answer."""
 MAX_BODY: Final = 4 * 1024
+ENCODED: Final = "whsec_"
 
 
 class Webhook:
@@ -36,12 +44,12 @@ class Webhook:
         self._secret = secret
 
     async def send(self, url: str, payload: Mapping[str, object], *, delivery: str) -> str | None:
-        """Post an alert as JSON. Return None when the receiver took it (2xx), else why it did not, without the URL."""
+        """Post a message as JSON. Return None when the receiver took it (2xx), else why it did not, without the URL."""
         body = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
         if len(body) > MAX_BODY:
-            return f"the alert is over {MAX_BODY} bytes"
+            return f"the message is over {MAX_BODY} bytes"
         try:
-            target_of(url, self._hosts)  # what was allowed when the budget was made may not be any more
+            target_of(url, self._hosts)  # what was allowed when it was asked for may not be any more
             response = await self._transport.send(self._request(url, body, delivery), connect=TIMEOUT, head=TIMEOUT)
         except WebhookRefusedError as error:
             return f"the webhook {error}"
@@ -53,11 +61,15 @@ class Webhook:
         return f"the receiver answered with status {response.status}"
 
     def _request(self, url: str, body: bytes, delivery: str) -> HttpRequest:
+        now = int(self._clock.now())
         headers = {
             "Content-Type": "application/json",
-            "User-Agent": "switchyard-alerts",
+            "User-Agent": "switchyard-webhooks",
             "x-switchyard-delivery": delivery,
-            "x-switchyard-signature": signature(self._secret, int(self._clock.now()), body),
+            "x-switchyard-signature": signature(self._secret, now, body),
+            "webhook-id": delivery,
+            "webhook-timestamp": str(now),
+            "webhook-signature": standard_signature(self._secret, delivery, now, body),
         }
         return HttpRequest("POST", url, headers, body)
 
@@ -70,3 +82,18 @@ def signature(secret: Secret, seconds: int, body: bytes) -> str:
     """Return the header that proves who sent a body, and when."""
     digest = hmac.new(secret.reveal().encode(), f"{seconds}.".encode() + body, hashlib.sha256).hexdigest()
     return f"t={seconds},v1={digest}"
+
+
+def standard_signature(secret: Secret, delivery: str, seconds: int, body: bytes) -> str:
+    """Return the same proof as Standard Webhooks has it."""
+    digest = hmac.new(_key(secret.reveal()), f"{delivery}.{seconds}.".encode() + body, hashlib.sha256).digest()
+    return "v1," + base64.b64encode(digest).decode()
+
+
+def _key(secret: str) -> bytes:
+    if secret.startswith(ENCODED):
+        try:
+            return base64.b64decode(secret.removeprefix(ENCODED), validate=True)
+        except binascii.Error:  # not base64 after all: then it is what it says
+            return secret.encode()
+    return secret.encode()

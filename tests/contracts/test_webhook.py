@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
@@ -15,9 +16,13 @@ from typing import Any
 
 import pytest
 from aiohttp.resolver import ThreadedResolver
+from openai import InvalidWebhookSignatureError, OpenAI
+from openai.types.webhooks import ResponseCompletedWebhookEvent
 
+from shared.adapters.clock import SystemClock
 from shared.adapters.transport import open_transport
 from shared.adapters.webhook import MAX_BODY, Webhook
+from shared.core.completion_events import event_of
 from shared.core.registry import Secret
 from shared.core.webhooks import may_connect
 from shared.ports import ConnectError, HttpTransport, TlsError
@@ -72,6 +77,26 @@ async def test_an_alert_arrives_signed(webhook: Webhook) -> None:
     assert int(found[1]) == int(FakeClock().now())
     assert SECRET.encode() not in request
     assert SECRET not in repr(webhook.__dict__)
+
+
+@pytest.mark.parametrize("secret", [SECRET, "whsec_" + base64.b64encode(b"a key of 24 random bytes").decode()])
+async def test_openais_sdk_takes_an_event(checked: HttpTransport, secret: str) -> None:
+    """Its own check of the signature, whatever form the secret has; a body that was changed is refused."""
+    sender = Webhook(checked, SystemClock(), hosts=HOSTS, secret=Secret(secret))
+    event = event_of("response", "resp_1", "completed", 1_795_000_000.0)
+    async with serving(answering(OK)) as server:
+        assert await sender.send(server.url, event, delivery=event["id"]) is None
+        (request,) = server.requests
+
+    head, _, body = request.partition(b"\r\n\r\n")
+    headers = dict(line.split(": ", 1) for line in head.decode().lower().split("\r\n")[1:])
+    headers["webhook-signature"] = re.findall(r"webhook-signature: (\S+)", head.decode(), re.IGNORECASE)[0]
+    client = OpenAI(api_key="unused", webhook_secret=secret)
+    taken = client.webhooks.unwrap(body, headers)
+    assert isinstance(taken, ResponseCompletedWebhookEvent)
+    assert ("resp_1", event["id"]) == (taken.data.id, headers["webhook-id"])
+    with pytest.raises(InvalidWebhookSignatureError):
+        client.webhooks.unwrap(body.replace(b"resp_1", b"resp_2"), headers)
 
 
 @pytest.mark.parametrize(("status", "said"), [(301, "301"), (302, "302"), (307, "307"), (404, "404"), (500, "500")])
