@@ -18,7 +18,7 @@ import orjson
 from durabletask.internal import helpers
 from durabletask.internal import orchestrator_service_pb2 as wire
 from durabletask.testing.in_memory_backend import InMemoryOrchestrationBackend, OrchestrationInstance
-from durabletask.worker import ConcurrencyOptions, TaskHubGrpcWorker
+from durabletask.worker import ConcurrencyOptions, TaskHubGrpcWorker, _AsyncWorkerManager
 from google.protobuf.wrappers_pb2 import StringValue  # type: ignore[import-untyped]
 
 from local.mounting import Activity, Orchestrator
@@ -149,16 +149,39 @@ class _Channel:
         return call
 
 
+class _Manager(_AsyncWorkerManager):
+    """Runs work items, and stops when it is told to, not up to a second later."""
+
+    _stopping: asyncio.Event | None = None
+
+    async def run(self) -> None:
+        """Run until `shutdown`; then wait for the items that run."""
+        self._stopping = asyncio.Event()
+        running, stopping = asyncio.ensure_future(super().run()), asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
+        running.cancel()
+        stopping.cancel()
+        await asyncio.wait((running, stopping))
+
+    def shutdown(self) -> None:
+        """Stop."""
+        super().shutdown()
+        if self._stopping is not None:
+            self._stopping.set()
+
+
 class Worker(TaskHubGrpcWorker):
     """The worker, with activities on the host's event loop."""
 
     def __init__(self, backend: Backend, activities: Mapping[str, Activity], loop: asyncio.AbstractEventLoop) -> None:
+        options = ConcurrencyOptions(maximum_thread_pool_workers=THREADS)
         super().__init__(
             channel=cast("grpc.Channel", _Channel(backend)),
-            concurrency_options=ConcurrencyOptions(maximum_thread_pool_workers=THREADS),
+            concurrency_options=options,
             logger=logger,
             emit_trace_spans=False,
         )
+        self._async_worker_manager = _Manager(options, logger)
         self._backend = backend
         self._activities = activities
         self._loop = loop
