@@ -20,7 +20,18 @@ from shared import pieces
 from shared.core.errors import NotFoundError
 from shared.core.fields import Fields
 from shared.core.records import Caller
-from shared.ports import MAX_TRANSACTION, Action, Clock, Entity, EntityExistsError, EntityTable, Op, Tables, Value
+from shared.ports import (
+    MAX_TRANSACTION,
+    Action,
+    Clock,
+    Entity,
+    EntityChangedError,
+    EntityExistsError,
+    EntityTable,
+    Op,
+    Tables,
+    Value,
+)
 
 TABLE: Final = "responses"
 KEPT_DAYS: Final = 30
@@ -89,8 +100,10 @@ class Responses:
         head = _head(kept)
         try:
             await self._table.replace(Entity(partition, _HEAD, head.properties, before.etag))
+        except EntityChangedError:
+            return  # somebody else has written the same end
         except NotFoundError:
-            await self.delete(kept.id)
+            await self._remove(partition, [entity.row async for entity in self._table.query(partition)])
 
     async def find(self, response_id: str) -> Kept | None:
         """Return a response, or None. A damaged row is a `ValueError`."""
