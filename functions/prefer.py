@@ -1,7 +1,8 @@
 """``Prefer: respond-async`` and ``wait=N`` (RFC 7240): a request that becomes a chain instead of being waited for.
 
 A preference is a wish: what is not known, not well written or can't be granted is ignored, and ``Preference-Applied`` says what
-was granted. ``wait`` alone changes nothing. A stream, and several prompts in one request, are answered at once as ever.
+was granted. ``wait`` alone changes nothing. A stream, and several prompts in one request, are answered at once as ever, and so
+is everything on a host that runs no chains.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def _plain(value: str) -> str:
 
 def asked(call: Call, body: dict[str, Any]) -> Async | None:
     """Return what a request prefers, None when it is to be answered at once."""
-    if b"prefer" not in call.headers or body.get("stream") or _has_several_prompts(body):
+    if b"prefer" not in call.headers or call.chain_engine is None or body.get("stream") or _has_several_prompts(body):
         return None
     found = preferences(call.request.headers.getlist("prefer"))
     if found.get("respond-async") != "":  # it has no value; one that has is another preference, and not known

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from openai import AsyncOpenAI
 
 from functions.prefer import preferences
-from tests.functions.harness import ADMIN_KEY, Edge, Reply
+from local.mounting import Mounted
+from tests.functions.harness import ADMIN_KEY, Edge, Reply, functions, serving
 
 CHAT = "/v1/chat/completions"
 HELLO = {"model": "small", "messages": [{"role": "user", "content": "Hello"}]}
@@ -182,6 +184,18 @@ async def test_fields_of_background_work_are_refused_without_it(
     assert (400, *field) == (reply.status, reply.error["param"])
     assert "respond-async" in reply.error["message"]
     assert [] == edge.sent()
+
+
+async def test_a_host_without_an_engine_answers_at_once(edge: Edge) -> None:
+    """The plain call needs none, and the preference is not applied."""
+    mounted = Mounted(functions().http, max_in_flight=8)
+    async with serving(mounted) as url:
+        plain = await replace(edge, url=url).post(CHAT, HELLO)
+        preferred = await replace(edge, url=url).post(CHAT, HELLO, headers=ASYNC)
+        health = await replace(edge, url=url).get("/v1/health")
+
+    assert (200, 200, None) == (plain.status, preferred.status, preferred.headers.get("preference-applied"))
+    assert "off" == health.json["services"]["chains"]
 
 
 async def test_own_fields_never_reach_a_provider(edge: Edge) -> None:
