@@ -435,7 +435,17 @@ async def _all_done(gateway: Gateway, chain: Chain) -> list[Claim]:
     for claim in await gateway.chains.claims(chain.id):
         if claim.state is ClaimState.SENT and await _lost(gateway, chain, claim) is None:
             await _give_up(gateway, chain, claim)
-    return [claim for claim in await gateway.chains.claims(chain.id) if claim.state is ClaimState.DONE]
+    claims = [claim for claim in await gateway.chains.claims(chain.id) if claim.state is ClaimState.DONE]
+    return [await _concluded(gateway, chain, claim) for claim in claims]
+
+
+async def _concluded(gateway: Gateway, chain: Chain, claim: Claim) -> Claim:
+    """Return a claim with what the ledger charges for it whatever comes: its owner, taken for dead, may yet settle it."""
+    cost = None if claim.record is None else claim.record.get("cost")
+    if not isinstance(cost, int):
+        return claim
+    charged = await gateway.ledger.conclude(claim.session, chain.request_id, claim.number, cost)
+    return claim if charged == cost else replace(claim, record={**(claim.record or {}), "cost": charged})
 
 
 def _succeeded(claim: Claim) -> bool:

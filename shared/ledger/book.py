@@ -23,7 +23,7 @@ import orjson
 from shared.core.budgets import Account, Balance
 from shared.core.errors import StorageUnavailableError
 from shared.ledger import rows
-from shared.ledger.corrections import LateSettlement, correct
+from shared.ledger.corrections import LateSettlement, conclude, correct
 from shared.ledger.journal import SessionLostError
 from shared.ledger.policy import DEFAULT_POLICY, LedgerPolicy
 from shared.ledger.recovery import RecoveredSession, Recovery
@@ -181,6 +181,16 @@ class Ledger:
         """Return what is written about an attempt in the session that held its money. Raise `StorageUnavailableError`."""
         entity = await self._table.get(rows.session_partition(session), rows.intent_row(request_id, attempt))
         return None if entity is None else rows.intent(entity)
+
+    async def conclude(self, session: str, request_id: str, attempt: int, charged: int) -> int:
+        """Return what an attempt is charged for good, which is ``charged`` but for one that was settled too late.
+
+        An attempt that recovery charged is not changed after this, whoever comes back. Raise `StorageUnavailableError`.
+        """
+        row = await self.attempt(session, request_id, attempt)
+        if row is None or row.state is not rows.IntentState.CHARGED:
+            return charged
+        return await conclude(self._table, session, row, charged)
 
     async def balance(self, budget: str, period: str, limit: int) -> Balance:
         """Return what an account's head says; what this process settled in the last seconds may be missing."""

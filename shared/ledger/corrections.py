@@ -1,4 +1,7 @@
-"""What comes too late: a settlement of an attempt that recovery has charged in the meantime."""
+"""What comes too late: a settlement of an attempt that recovery has charged in the meantime.
+
+An attempt has one correction, whoever writes it. Those who would write another one take what the first of them wrote.
+"""
 
 from __future__ import annotations
 
@@ -35,18 +38,35 @@ async def correct(table: EntityTable, late: LateSettlement) -> bool:
         raise StorageUnavailableError(message)
     if stored.state is rows.IntentState.CHARGED:
         delta = late.intent.charged - stored.charged
-        for key in stored.accounts:
-            await _correct_account(table, key, late, delta)
+        if delta:
+            await _correct(table, late, stored, delta)
     return True
 
 
-async def _correct_account(table: EntityTable, key: rows.AccountKey, late: LateSettlement, delta: int) -> None:
+async def conclude(table: EntityTable, session: str, stored: rows.IntentRow, charged: int) -> int:
+    """Make it final what an attempt that recovery charged did cost: ``charged``, unless it was corrected before.
+
+    Return what it is. Who settles it after that changes nothing. Raise `StorageUnavailableError`; to be tried again then.
+    """
+    late = LateSettlement(session, replace(stored, charged=charged), ())
+    return stored.charged + await _correct(table, late, stored, charged - stored.charged)
+
+
+async def _correct(table: EntityTable, late: LateSettlement, stored: rows.IntentRow, delta: int) -> int:
+    """Correct every account by what the first one is, or was, corrected by; return that."""
+    for key in stored.accounts:
+        delta = await _correct_account(table, key, late, delta)
+    return delta
+
+
+async def _correct_account(table: EntityTable, key: rows.AccountKey, late: LateSettlement, delta: int) -> int:
     partition = rows.account_partition(key)
     intent = late.intent
     row = rows.correction_row(late.session, intent.request_id, intent.attempt)
-    while delta:
-        if await table.get(partition, row) is not None:
-            return
+    while True:
+        known = await table.get(partition, row)
+        if known is not None:
+            return rows.correction(known)
         found = await table.get(partition, rows.HEAD)
         head = rows.Head(0) if found is None else rows.head(found)
         after = replace(head, spent=head.spent + delta)
@@ -58,4 +78,4 @@ async def _correct_account(table: EntityTable, key: rows.AccountKey, late: LateS
             await table.transact(ops)
         except CONFLICTS:
             continue
-        return
+        return delta

@@ -265,6 +265,12 @@ def lease(entity: Entity) -> LeaseRow:
         return LeaseRow(row.whole("granted"), row.whole("folded"), closed, row.text("token"), entity.etag)
 
 
+def correction(entity: Entity) -> int:
+    """Return what a correction adds to a charge; raise `StorageUnavailableError` when the row is damaged."""
+    with _Damage(entity):
+        return Fields(entity.properties).whole("delta")
+
+
 class _Damage:
     """A row that was not written by Switchyard stops whoever reads it: about money nothing is guessed."""
 

@@ -342,8 +342,9 @@ FAULTS = (
     Fault(
         "a correction is written as often as it is tried",
         "corrections",
-        """        if await table.get(partition, row) is not None:
-            return
+        """        known = await table.get(partition, row)
+        if known is not None:
+            return rows.correction(known)
         found = await table.get(partition, rows.HEAD)
         head = rows.Head(0) if found is None else rows.head(found)
         after = replace(head, spent=head.spent + delta)
