@@ -63,6 +63,12 @@ def never(call: Call) -> bool:
     return False
 
 
+def always(call: Call) -> bool:
+    """Say of every call that it may: it only starts work under its `chain_id`."""
+    del call
+    return True
+
+
 def idempotent(handler: Handler, *, joins: Callable[[Call], bool] = never) -> Handler:
     """Return a handler that gives a call with an ``Idempotency-Key`` the answer the first one with that key got.
 

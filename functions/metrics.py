@@ -46,7 +46,7 @@ async def get_metrics(call: Call) -> Response:
         "queue": {
             "in_flight": sum(measured.in_flight for measured in shown.values()),
             "by_deployment": {name: measured.in_flight for name, measured in shown.items() if measured.in_flight},
-            **await queue_report(gateway, seconds),
+            **await queue_report(gateway, seconds, project),
         },
     }
     if call.caller.admin:

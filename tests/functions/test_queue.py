@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
+
+import orjson
+from openai import AsyncOpenAI
 
 from functions import gateway as holder
 from shared.chains import Chains, Queue
@@ -40,6 +44,31 @@ async def test_what_waits_and_what_has_finished_is_counted(edge: Edge) -> None:
     assert (1, 1, 1) == (chains["unfinished"], chains["waiting"], chains["finished"])
     assert 0 <= chains["oldest_age_seconds"] < 120
     assert 1 == (await edge.get("/v1/health")).json["queue"]["waiting"]
+
+
+async def test_a_batch_is_shown_to_its_project_until_it_has_ended(edge: Edge) -> None:
+    """How many of its lines have an outcome."""
+    edge.simulator.script({"faults": [{"kind": "rate_limited_s", "retry_after_s": 3600, "times": 99}]})
+    mine, theirs = await edge.key("shop"), await edge.key("bank")
+    line = {"custom_id": "1", "method": "POST", "url": CHAT, "body": HELLO}
+    async with AsyncOpenAI(base_url=edge.url + "/v1", api_key=mine["authorization"].removeprefix("Bearer ")) as client:
+        file = await client.files.create(file=("lines.jsonl", orjson.dumps(line)), purpose="batch")
+        batch = await client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+        async with asyncio.timeout(60):
+            while not (shown := (await _batches(edge, mine))["progress"]) or not shown[0]["scanned"]:
+                await asyncio.sleep(0.05)
+        assert (batch.id, {"total": 1, "completed": 0, "failed": 0}) == (shown[0]["id"], shown[0]["request_counts"])
+        assert {"unfinished": 0, "progress": []} == await _batches(edge, theirs)
+
+        await client.batches.cancel(batch.id)
+        async with asyncio.timeout(60):
+            while (await _batches(edge, edge.headers))["unfinished"]:
+                await asyncio.sleep(0.05)
+
+
+async def _batches(edge: Edge, who: dict[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = (await edge.get("/v1/metrics", headers=who)).json["queue"]["batches"]
+    return found
 
 
 class _Silent(Chains):
