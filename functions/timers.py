@@ -84,6 +84,7 @@ async def roll_up_usage(timer: func.TimerRequest) -> None:
     await gateway.usage.roll_up(now)
     await gateway.idempotency.prune()
     await gateway.chains.prune()
+    await gateway.responses.prune()
     await gateway.batches.prune()
     await gateway.files.prune(gateway.batches.uses, gateway.batches.forget_output)
     await gateway.ledger.prune(iso(now - KEPT_DAYS * DAY)[:10])

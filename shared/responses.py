@@ -77,14 +77,14 @@ class Responses:
         """
         index = Entity(day_of(kept.created_at), kept.id, {"at": kept.created_at})
         await self._table.transact([Op(Action.UPSERT, index)])
-        partition = partition_of(kept.id)
-        known = await self.find(kept.id)
-        if known is not None:
-            return known
-        await pieces.write(self._table, pieces.rows_of(partition, _ITEMS, orjson.dumps(items)))
-        prefix = _ENDED if kept.ended else _BEGUN
-        await pieces.write(self._table, pieces.rows_of(partition, prefix, orjson.dumps(kept.response)))
+        rows = _rows(kept, items)
         try:
+            if len(rows) <= pieces.IN_TRANSACTION:  # the usual case: one exchange with the store
+                await self._table.transact([Op(Action.INSERT, _head(kept)), *[Op(Action.UPSERT, row) for row in rows]])
+                return kept
+            if (known := await self.find(kept.id)) is not None:
+                return known
+            await pieces.write(self._table, rows)
             await self._table.insert(_head(kept))
         except EntityExistsError:
             return await self.find(kept.id) or kept
@@ -96,10 +96,11 @@ class Responses:
         before = await self._table.get(partition, _HEAD)
         if before is None:
             return
-        await pieces.write(self._table, pieces.rows_of(partition, _ENDED, orjson.dumps(kept.response)))
-        head = _head(kept)
+        rows = pieces.rows_of(partition, _ENDED, orjson.dumps(kept.response))
+        await pieces.write(self._table, rows[pieces.IN_TRANSACTION :])
+        head = Op(Action.REPLACE, Entity(partition, _HEAD, _head(kept).properties, before.etag))
         try:
-            await self._table.replace(Entity(partition, _HEAD, head.properties, before.etag))
+            await self._table.transact([head, *[Op(Action.UPSERT, row) for row in rows[: pieces.IN_TRANSACTION]]])
         except EntityChangedError:
             return  # somebody else has written the same end
         except NotFoundError:
@@ -188,6 +189,13 @@ def day_of(moment: float) -> str:
 def _is_key(name: str) -> bool:
     """Say whether a caller's text can be the id of a response: letters, digits and ``_``, as many as a row's key may have."""
     return name.isascii() and name.replace("_", "").isalnum() and len(name) <= 64  # noqa: PLR2004 - far above our 37
+
+
+def _rows(kept: Kept, items: Sequence[Mapping[str, Any]]) -> list[Entity]:
+    """Return the rows that hold a response and the conversation it answers."""
+    partition, prefix = partition_of(kept.id), _ENDED if kept.ended else _BEGUN
+    conversation = pieces.rows_of(partition, _ITEMS, orjson.dumps(items))
+    return [*conversation, *pieces.rows_of(partition, prefix, orjson.dumps(kept.response))]
 
 
 def _head(kept: Kept) -> Entity:

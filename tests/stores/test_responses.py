@@ -84,12 +84,25 @@ async def test_the_same_id_is_kept_once(responses: Responses, clock: FakeClock) 
     assert ITEMS == await responses.items("resp_1")
 
 
-async def test_a_background_response_ends_once_it_has_an_end(responses: Responses, clock: FakeClock) -> None:
+@pytest.mark.parametrize("size", [1, 5_000_000])
+async def test_what_was_half_kept_is_kept_whole_the_next_time(
+    responses: Responses, tables: Tables, clock: FakeClock, size: int
+) -> None:
+    """Whoever kept it died before its head was there."""
+    await responses.keep(made(clock, response={"id": "resp_1", "text": "x" * size}), ITEMS)
+    await tables.table("responses").delete(partition_of("resp_1"), "0")
+    again = await responses.keep(made(clock, response={"id": "resp_1", "text": "y" * size}), ITEMS)
+
+    assert again == await responses.find("resp_1")
+
+
+@pytest.mark.parametrize("size", [1, 5_000_000])
+async def test_a_background_response_ends_once_it_has_an_end(responses: Responses, clock: FakeClock, size: int) -> None:
     """Until then it is as it began; the same end may be written twice."""
     begun = made(clock, response={"id": "resp_1", "status": "queued"}, background=True, ended=False)
     await responses.keep(begun, ITEMS)
     assert begun == await responses.find("resp_1")
-    ended = replace(begun, response={"id": "resp_1", "status": "completed"}, ended=True)
+    ended = replace(begun, response={"id": "resp_1", "status": "completed", "text": "x" * size}, ended=True)
     await responses.end(ended)
     await responses.end(ended)
 
