@@ -84,13 +84,14 @@ class Books:
             if number not in numbers:
                 yield f"attempt {number} is charged and was never claimed"
         for claim in self.claims:
-            cost = None if claim.record is None else claim.record.get("cost")
-            if [cost] != live.get(claim.number, []):
-                yield f"attempt {claim.number}: its claim says {cost}, the ledger {live.get(claim.number)}"
             if claim.state is not ClaimState.DONE:
                 yield f"attempt {claim.number} is still {claim.state}"
-        if self.usage is not None and sorted(numbers) != sorted(one.number for one in self.usage.attempts):
-            yield f"usage has the attempts {[one.number for one in self.usage.attempts]}, claimed were {numbers}"
+        written = [] if self.usage is None else list(self.usage.attempts)
+        if sorted(numbers) != sorted(one.number for one in written):
+            yield f"usage has the attempts {[one.number for one in written]}, claimed were {numbers}"
+        for one in written:
+            if [one.cost] != live.get(one.number, []):
+                yield f"attempt {one.number}: usage says {one.cost}, the ledger {live.get(one.number)}"
 
     def _totals(self, billed: int) -> Iterator[str]:
         cost = None if self.usage is None else self.usage.record.cost
