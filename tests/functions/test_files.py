@@ -393,7 +393,8 @@ async def test_a_client_that_stands_still_is_not_waited_for(monkeypatch: pytest.
         with monkeypatch.context() as patched:
             patched.setattr(multipart, name, 0.01)
             with pytest.raises(InvalidRequestError) as refused:
-                _ = [piece async for piece in reading(Channel(form(PLAIN, FILE, end=b""), then="hang")).file()]
+                async with asyncio.timeout(20):
+                    _ = [piece async for piece in reading(Channel(form(PLAIN, FILE, end=b""), then="hang")).file()]
             assert refused.value.code == "body_timeout"
 
 

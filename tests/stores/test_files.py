@@ -181,6 +181,22 @@ async def test_an_upload_and_its_reading_hold_a_few_rows() -> None:
         assert large < small + CAPACITY
 
 
+async def test_a_line_without_end_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured as above: it is as long as the file, and no more of it is in memory than of any other."""
+    monkeypatch.setattr(store, "MAX_LINE", CAPACITY)
+    sink = Files(Discarding(), FakeClock())  # type: ignore[arg-type]  # as much of a store as this needs
+    file = await sink.create(chunks(*([b"x" * CAPACITY] * 10)), described())
+    tracemalloc.start()
+    try:
+        lines = [line async for line in sink.lines(file.id)]
+        held = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert lines == [Line(0, None, file.size)]
+    assert held < 5 * CAPACITY
+
+
 class Discarding:
     """A store that keeps of each partition what is small, and one row that is not: they are all alike."""
 
@@ -245,6 +261,18 @@ async def test_a_store_that_fails_leaves_nothing_for_good(
         patched.setattr(store, "new_id", lambda: "file-known")
         await files.create(chunks(b"x" * (2 * CAPACITY + 1)), described(lifetime=HOUR))
     calm(weather)
+    clock.seconds += UPLOAD_SECONDS
+    await files.prune(nobody, forget)
+
+    assert await all_rows(tables, "file-known") == []
+
+
+async def test_a_write_that_happens_late_leaves_nothing_for_good(files: Files, tables: Tables, clock: FakeClock) -> None:
+    """What the store did not acknowledge it may still do, after everything was removed."""
+    with pytest.raises(StorageUnavailableError), pytest.MonkeyPatch.context() as patched:
+        patched.setattr(store, "new_id", lambda: "file-known")
+        await files.create(chunks(b"x" * CAPACITY, then=StorageUnavailableError("late")), described())
+    await tables.table(store.TABLE).insert(Entity("f~file-known", "p~00001", {"chunks": 0}))
     clock.seconds += UPLOAD_SECONDS
     await files.prune(nobody, forget)
 
