@@ -23,6 +23,8 @@ from shared.core.errors import ConflictError, InvalidRequestError, NotFoundError
 _NAME: Final = re.compile(r"chain_[0-9a-f]{32}")
 MAX_LISTED: Final = 100
 LISTED: Final = 20
+MAX_LOOKED_AT: Final = 2_000
+"""Chains that one call looks at for those in a state: the next page goes on from there."""
 
 
 async def get_chain(call: Call) -> Response:
@@ -34,24 +36,23 @@ async def get_chain(call: Call) -> Response:
 async def list_chains(call: Call) -> Response:
     """List chains, the newest first."""
     limit, state, project, after = _limit(call), _state(call), project_of(call), call.query("after")
-    if after is not None:
-        await _find(call, after, param="after")
+    last = None if after is None else await _find(call, after, param="after")
     found: list[Chain] = []
-    passed = after is None
-    async for chain in call.gateway.chains.newest():
-        if not passed:
-            passed = chain.id == after
-        elif _matches(chain, state, project):
+    looked_at, more = 0, False
+    async for chain in call.gateway.chains.newest(kind=Kind.ASYNC, project=project, after=last):
+        if more := len(found) == limit or looked_at == MAX_LOOKED_AT:
+            break
+        last, looked_at = chain, looked_at + 1
+        if state in {None, chain.state}:
             found.append(chain)
-            if len(found) > limit:
-                break
-    shown = found[:limit]
+    shown = [chain_object(chain) for chain in found]
+    next_after = last.id if more and last is not None else None
     body = {
         "object": "list",
-        "data": [chain_object(chain) for chain in shown],
-        "first_id": shown[0].id if shown else None,
-        "last_id": shown[-1].id if shown else None,
-        "has_more": len(found) > limit,
+        "data": shown,
+        "first_id": found[0].id if found else None,
+        "last_id": next_after or (found[-1].id if found else None),
+        "has_more": more,
     }
     return json_response(body, headers=[NO_STORE])
 
@@ -79,10 +80,6 @@ async def _find(call: Call, name: str, *, param: str = "id") -> Chain:
         message = "No chain of that id is known. They are kept for 30 days; background responses are under /v1/responses."
         raise NotFoundError(message, param=param, code="chain_not_found")
     return chain
-
-
-def _matches(chain: Chain, state: State | None, project: str | None) -> bool:
-    return chain.kind is Kind.ASYNC and state in {None, chain.state} and project in {None, chain.caller.project}
 
 
 def _limit(call: Call) -> int:

@@ -53,7 +53,7 @@ EXPOSED: Final = (
     b"x-request-id, x-switchyard-model, x-switchyard-deployment, x-switchyard-attempts, x-switchyard-cost-usd, "
     b"x-switchyard-simulated, retry-after, retry-after-ms, x-should-retry, idempotent-replayed, x-ratelimit-limit-requests, "
     b"x-ratelimit-remaining-requests, x-ratelimit-reset-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, "
-    b"x-ratelimit-reset-tokens, ratelimit, ratelimit-policy"
+    b"x-ratelimit-reset-tokens, ratelimit, ratelimit-policy, location, preference-applied, x-switchyard-chain"
 )
 
 _READ: Final = frozenset(

@@ -10,7 +10,7 @@ from typing import Final
 
 from shared import pieces
 from shared.chains import rows
-from shared.chains.rows import Chain, Claim, ClaimState, State
+from shared.chains.rows import Chain, Claim, ClaimState, Kind, State
 from shared.core.errors import ConflictError, NotFoundError, StorageUnavailableError
 from shared.ports import (
     MAX_TRANSACTION,
@@ -75,7 +75,7 @@ class Chains:
         partition = rows.partition_of(chain.id)
         await pieces.write(self._table, pieces.rows_of(partition, "q~", body))
         await pieces.write(self._table, pieces.rows_of(partition, "t~", trace))
-        marks = {"at": chain.created_at}
+        marks = {"at": chain.created_at, "kind": chain.kind.value, "project": chain.caller.project}
         for index in (rows.OPEN, rows.day_of(chain.created_at)):
             await self._table.transact([Op(Action.UPSERT, Entity(index, chain.id, marks))])
         try:
@@ -160,14 +160,25 @@ class Chains:
             elif chain is not None or self._clock.now() - _at(entity) > 3600:  # noqa: PLR2004 - an hour: whoever made it has gone
                 await self._close(entity.row)
 
-    async def newest(self, *, days: int = KEPT_DAYS) -> AsyncGenerator[Chain, None]:
-        """Yield chains, those of the newest day first."""
-        today = datetime.fromtimestamp(self._clock.now(), UTC)
-        for back in range(days + 1):
-            day = rows.day_of((today - timedelta(days=back)).timestamp())
-            found = [chain async for entity in self._table.query(day) if (chain := await self.find(entity.row)) is not None]
-            for chain in sorted(found, key=lambda one: one.created_at, reverse=True):
-                yield chain
+    async def newest(
+        self, *, kind: Kind | None = None, project: str | None = None, after: Chain | None = None
+    ) -> AsyncGenerator[Chain, None]:
+        """Yield chains, the newest first: of one kind, one project, those that come after another one.
+
+        A chain is read when it is its turn; whoever has seen enough pays for no more.
+        """
+        now = self._clock.now() if after is None else after.created_at
+        last = None if after is None else (after.created_at, after.id)
+        for back in range(KEPT_DAYS + 1):
+            day = rows.day_of(now - back * 86_400.0)
+            wanted = [
+                (_at(entity), entity.row)
+                async for entity in self._table.query(day)
+                if _marked(entity, "kind", kind) and _marked(entity, "project", project)
+            ]
+            for place in sorted(wanted, reverse=True):
+                if (last is None or place < last) and (chain := await self.find(place[1])) is not None:
+                    yield chain
 
     async def queue(self) -> Queue:
         """Count what is under way; what this says may be `QUEUE_SECONDS` old. Raise `StorageUnavailableError`."""
@@ -282,6 +293,10 @@ class Chains:
     async def answer(self, chain_id: str, number: int) -> bytes:
         """Return the answer of an attempt."""
         return await pieces.read(self._table, rows.partition_of(chain_id), rows.answer_rows(number))
+
+
+def _marked(entity: Entity, name: str, wanted: str | None) -> bool:
+    return wanted is None or entity.properties.get(name, wanted) == wanted
 
 
 def _at(entity: Entity) -> float:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from functions import background_chains
 from shared.chains import Chain, Kind, State
 from tests.functions.harness import ADMIN_KEY, Edge, Reply
 
@@ -146,6 +147,27 @@ async def test_the_list_comes_in_pages(edge: Edge) -> None:
     assert [path.rpartition("/")[2] for path in reversed(paths)] == [one["id"] for one in first["data"] + rest["data"]]
     assert (True, False) == (first["has_more"], rest["has_more"])
     assert [] == (await edge.get("/v1/chains?status=cancelled")).json["data"]
+
+
+async def test_a_rare_state_is_searched_for_page_by_page(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One call looks at so many chains and no more; the next goes on from there, until all were looked at."""
+    monkeypatch.setattr(background_chains, "MAX_LOOKED_AT", 2)
+    edge.simulator.script({"faults": [{"kind": "context_length_exceeded", "times": 1}]})
+    paths = [await start(edge)]
+    await settled(edge, paths[0])
+    paths += [await start(edge) for _ in range(3)]
+    for path in paths:
+        await settled(edge, path)
+
+    pages = []
+    query = "/v1/chains?status=failed"
+    while True:
+        page = (await edge.get(query)).json
+        pages.append([one["id"] for one in page["data"]])
+        if not page["has_more"]:
+            break
+        query = f"/v1/chains?status=failed&after={page['last_id']}"
+    assert [[], [paths[0].rpartition("/")[2]]] == pages
 
 
 @pytest.mark.parametrize(

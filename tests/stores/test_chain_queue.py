@@ -15,10 +15,10 @@ from tests.stores.conftest import Weather
 HOUR = 3600.0
 
 
-async def make(chains: Chains, clock: FakeClock, name: str) -> Chain:
+async def make(chains: Chains, clock: FakeClock, name: str, *, project: str = "p") -> Chain:
     """Store a chain."""
     now = clock.now()
-    chain = Chain(name, Kind.ASYNC, "req_1", "/v1/embeddings", Caller("k", "p"), {}, created_at=now, deadline=now + HOUR)
+    chain = Chain(name, Kind.ASYNC, "req_1", "/v1/embeddings", Caller("k", project), {}, created_at=now, deadline=now + HOUR)
     return await chains.create(chain, b"{}")
 
 
@@ -75,3 +75,22 @@ async def test_counting_often_costs_little(tables: Tables, clock: FakeClock, wea
     clock.seconds += 1
     await chains.queue()
     assert before + counted < weather.reads
+
+
+async def test_only_what_is_asked_for_is_read(tables: Tables, clock: FakeClock, weather: Weather) -> None:
+    """Another project's chains, and what came before, cost no read of their own; over midnight too."""
+    chains = Chains(tables, clock)
+    for number in range(40):
+        await make(chains, clock, f"{number:02}", project="p" if number % 2 else "other")
+        clock.seconds += HOUR
+    after = await chains.get("19")
+    before = weather.reads
+
+    found = []
+    async for chain in chains.newest(kind=Kind.ASYNC, project="p", after=after):
+        found.append(chain.id)
+        if len(found) == 3:
+            break
+    assert ["17", "15", "13"] == found
+    assert before + 3 == weather.reads
+    assert [] == [chain async for chain in chains.newest(kind=Kind.RESPONSE)]
