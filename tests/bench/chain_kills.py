@@ -89,12 +89,9 @@ SCENARIOS = (
     Scenario(f"run {Delivery.AT_ONCE}, the one that claimed dies", 1, (Place.BEFORE_SEND, Place.BEFORE_SEND), Delivery.AT_ONCE),
     Scenario("stopped while the provider answers, goes on at the end", 2, stopped=True),
 )
-QUICK = (
-    Place.BEFORE_CLAIM,
-    Place.BEFORE_SEND,
-    Place.BEFORE_SETTLED,
-    Place.AFTER_USAGE,
-)
+FEW = (Place.BEFORE_CLAIM, Place.BEFORE_SEND, Place.BEFORE_SETTLED, Place.AFTER_USAGE)
+QUICK = tuple(one for one in SCENARIOS if len(one.deaths) == 1 and one.deaths[0] in FEW)
+"""Enough for a test."""
 
 
 @dataclass(slots=True)
@@ -189,8 +186,9 @@ class Scene:
         answers, billed = self._provider.answers[name], self._provider.billed(name)
         kills = sum(worker.killed for worker in engine.workers)
         wrong = books.wrong(answers=answers, billed=billed)
-        if len(answers) != scenario.calls:
-            wrong.append(f"the provider saw {len(answers)} calls, not {scenario.calls}")
+        exact = self._orders.ttl >= TTL  # below, a busy machine may take the living for dead: then they are made up for too
+        if len(answers) > len(books.claims) or (exact and len(answers) != scenario.calls):
+            wrong.append(f"the provider saw {len(answers)} calls of {len(books.claims)} attempts, expected {scenario.calls}")
         if kills < min(1, len(scenario.deaths) + scenario.killed):
             wrong.append("nothing was killed")
         wrong += [f"{activity} told its two deliveries different things" for activity in engine.differing]

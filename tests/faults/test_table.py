@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).parent
-FAULTS = {22, 23, 24, 25, 26, 27, 28, 29, 31, 32, 34, 36, 37}
+FAULTS = {22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 34, 36, 37}
 ROW = re.compile(r"^\| (\d+) [^|]+\|[^|]+\|([^|]+)\|$", re.MULTILINE)
 
 
