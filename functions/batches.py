@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Required
 
 from pydantic import Field, with_config
 from starlette.responses import Response
-from typing_extensions import Required, TypedDict
+from typing_extensions import TypedDict
 
 from functions.background_fields import check_webhook
 from functions.endpoints import Endpoint, Parameter, blueprint
 from functions.http import Call, endpoint
-from functions.idempotent import KEY, chain_id, idempotent
+from functions.idempotent import KEY, always, chain_id, idempotent
 from functions.rendering import NO_STORE, json_response, usd
 from functions.schemas import CLOSED
 from functions.scopes import project_of
@@ -45,7 +45,7 @@ class BatchRequest(TypedDict, total=False):
     input_file_id: Required[
         Annotated[str, Field(min_length=1, max_length=80, description="A file uploaded with the purpose `batch`.")]
     ]
-    endpoint: Required[Annotated[str, Field(min_length=1, max_length=80, description="The endpoint of every line of the file.")]]
+    endpoint: Required[Annotated[str, Field(min_length=1, max_length=80, description="The endpoint of every line.")]]
     completion_window: Required[
         Annotated[str, Field(min_length=1, max_length=20, description=f"`24h`, or any hours from `1h` to `{MAX_HOURS}h`.")]
     ]
@@ -185,7 +185,7 @@ ENDPOINTS: Final = (
         name="create_batch",
         method="POST",
         path="/v1/batches",
-        handler=idempotent(create_batch),
+        handler=idempotent(create_batch, joins=always),
         summary="Have the requests in a file answered in the background",
         tag="Batches",
         body=BATCH,

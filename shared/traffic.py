@@ -15,13 +15,15 @@ from shared.ports import Clock
 FIRST: Final = 8
 MOST: Final = 64
 """Turns at once, at the start and at the most, while nobody waits."""
-YIELDING: Final = 2
-"""Turns at once while somebody waits."""
+YIELDING: Final = 12
+"""Turns at once while somebody waits. What waits for a provider costs callers nothing: what does is beginning and ending."""
+LEAST: Final = 2
 CALM_SECONDS: Final = 0.5
 """Callers come and go: nobody is taken to wait when none has been seen for so long."""
-MIN_PAUSE: Final = 0.008
-MAX_PAUSE: Final = 0.25
-LATE: Final = 0.006
+MIN_PAUSE: Final = 0.012
+MAX_PAUSE: Final = 0.1
+"""Seconds between the beginnings of two turns while somebody waits."""
+LATE: Final = 0.015
 """Seconds the event loop may be late before background work slows down."""
 
 
@@ -88,7 +90,7 @@ class Traffic:
     def felt(self, late: float) -> None:
         """Take note of how late the event loop was, in seconds."""
         if late > LATE:
-            self._pause = min(MAX_PAUSE, self._pause * 1.5)
-            self._width = max(1.0, self._width * 0.8)
+            self._pause = min(MAX_PAUSE, self._pause * 1.3)
+            self._width = max(float(LEAST), self._width * 0.9)
         else:
             self._pause = max(MIN_PAUSE, self._pause * 0.95)

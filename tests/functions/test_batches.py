@@ -145,7 +145,10 @@ async def test_a_failing_provider_fails_only_its_lines(client: AsyncOpenAI, edge
     edge.simulator.script(
         {
             "profile": "north",
-            "faults": [{"kind": FaultKind.CONTENT_FILTER.value}, {"kind": FaultKind.RATE_LIMITED_S.value, "retry_after_s": 0.3}],
+            "faults": [
+                {"kind": FaultKind.CONTENT_FILTER.value},
+                {"kind": FaultKind.RATE_LIMITED_S.value, "retry_after_s": 0.3},
+            ],
         }
     )
 
