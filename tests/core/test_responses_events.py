@@ -245,3 +245,26 @@ def test_a_cancelled_response_ends_its_stream() -> None:
     (last,) = events.replay(cancelled(BEGUN))
 
     assert ("response.failed", "cancelled") == (last["type"], last["response"]["status"])
+
+
+def test_a_message_is_done_when_a_call_begins_and_another_follows_it() -> None:
+    """Items do not overlap, but for calls, which end with the answer."""
+    call = {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    made, response = streamed(chunks({"content": "One."}, {"tool_calls": [call]}, {"content": "Two."}))
+
+    places = [one["type"].removeprefix("response.output_item.") for one in made if "output_item" in one["type"]]
+    assert ["added", "done", "added", "added", "done", "done"] == places
+    assert ["message", "function_call", "message"] == [item["type"] for item in response["output"]]
+    assert "One.Two." == Response.model_validate(response).output_text
+
+
+def test_a_call_begins_once_its_name_is_known() -> None:
+    """Some vendors send it late, or give the call no id; arguments that came before are not lost."""
+    parts = [{"arguments": '{"x"'}, {"name": "f", "arguments": ":1"}, {"arguments": "}"}]
+    made, response = streamed(chunks(*[{"tool_calls": [{"index": 0, "function": part}]} for part in parts]))
+
+    deltas = [one["delta"] for one in made if one["type"] == "response.function_call_arguments.delta"]
+    assert ['{"x":1', "}"] == deltas
+    (item,) = response["output"]
+    assert ("f", '{"x":1}') == (item["name"], item["arguments"])
+    assert item["call_id"].startswith("call_")
