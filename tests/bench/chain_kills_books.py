@@ -63,11 +63,22 @@ class Books:
                 found[charge.number].append(charge.live)
         return found
 
-    def wrong(self, *, answers: list[str], billed: int) -> list[str]:
-        """Return what must not be. ``answers`` are those the provider gave, in their order, ``billed`` what for."""
-        return [*self._end(answers), *self._attempts(), *self._totals(billed), *self._left_open()]
+    def wrong(self, *, answers: list[str], billed: int, code: str | None = None) -> list[str]:
+        """Return what must not be. ``answers`` are those the provider gave, in their order, ``billed`` what for.
 
-    def _end(self, answers: list[str]) -> Iterator[str]:
+        ``code`` is the error the chain must have ended with, None when it must have been answered.
+        """
+        end = self._answered(answers) if code is None else self._failed(code)
+        return [*end, *self._attempts(), *self._totals(billed), *self._left_open()]
+
+    def _failed(self, code: str) -> Iterator[str]:
+        found = None if self.chain.error is None else self.chain.error.get("code")
+        if (self.chain.state, found) != (State.FAILED, code):
+            yield f"the chain is {self.chain.state}, {found}, not {code}"
+        if self.usage is None or self.usage.record.outcome != code:
+            yield f"no usage that says {code}"
+
+    def _answered(self, answers: list[str]) -> Iterator[str]:
         if self.chain.state is not State.COMPLETED:
             yield f"the chain is {self.chain.state}: {self.chain.error}"
         elif self.text not in answers:
@@ -78,20 +89,21 @@ class Books:
     def _attempts(self) -> Iterator[str]:
         live = self.live()
         numbers = [claim.number for claim in self.claims]
+        written = [] if self.usage is None else list(self.usage.attempts)
+        free = {one.number for one in written if one.cost == 0}  # the provider refused it
         for number in {*live, *numbers}:
-            if len(live.get(number, ())) != 1:
+            if len(live.get(number, ())) != (0 if number in free else 1):
                 yield f"attempt {number} has the charges {live.get(number, [])}"
             if number not in numbers:
                 yield f"attempt {number} is charged and was never claimed"
         for claim in self.claims:
             if claim.state is not ClaimState.DONE:
                 yield f"attempt {claim.number} is still {claim.state}"
-        written = [] if self.usage is None else list(self.usage.attempts)
         if sorted(numbers) != sorted(one.number for one in written):
             yield f"usage has the attempts {[one.number for one in written]}, claimed were {numbers}"
         for one in written:
-            if [one.cost] != live.get(one.number, []):
-                yield f"attempt {one.number}: usage says {one.cost}, the ledger {live.get(one.number)}"
+            if one.cost != sum(live.get(one.number, [])):
+                yield f"attempt {one.number}: usage says {one.cost}, the ledger {live.get(one.number, [])}"
 
     def _totals(self, billed: int) -> Iterator[str]:
         cost = None if self.usage is None else self.usage.record.cost

@@ -27,6 +27,8 @@ INPUT_TOKENS, OUTPUT_TOKENS = 20, 30
 BILL = INPUT_TOKENS * INPUT + OUTPUT_TOKENS * OUTPUT
 ANSWER_SECONDS = 0.5
 AGAIN_SECONDS = 0.5
+HANGS, WAITS = "hangs", "waits"
+NEVER = 3600.0
 CLOSING_SECONDS = 30.0
 CATALOG = """
 providers:
@@ -46,12 +48,14 @@ models:
 class Provider:
     """A provider over HTTP. It bills a call as soon as it has come in, whether or not anybody is there for the answer.
 
-    The first message says which scenario a call is of; ``when_asked`` is told of each.
+    The first message says which scenario a call is of; ``when_asked`` is told of each. One whose name begins with `HANGS` is
+    not answered, one whose name begins with `WAITS` is asked to come again in an hour, and is not billed.
     """
 
     url: str = ""
     answers: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     when_asked: dict[str, Callable[[], None]] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
 
     def calls(self, scenario: str) -> int:
         """Return how often a scenario has asked."""
@@ -64,11 +68,14 @@ class Provider:
     async def answer(self, request: web.Request) -> web.Response:
         """Answer one call, each in words of its own."""
         scenario = (await request.json())["messages"][0]["content"]
+        if scenario.startswith(WAITS):
+            self.refused.add(scenario)
+            return web.json_response({"error": {"message": "slow down"}}, status=429, headers={"retry-after": "3600"})
         text = f"{scenario}: answer {self.calls(scenario) + 1}"
         self.answers[scenario].append(text)
         if asked := self.when_asked.get(scenario):
             asked()
-        await asyncio.sleep(ANSWER_SECONDS)
+        await asyncio.sleep(NEVER if scenario.startswith(HANGS) else ANSWER_SECONDS)
         usage = {
             "prompt_tokens": INPUT_TOKENS,
             "completion_tokens": OUTPUT_TOKENS,
@@ -86,7 +93,7 @@ async def providing() -> AsyncIterator[Provider]:
     provider = Provider()
     app = web.Application()
     app.router.add_post("/v1/chat/completions", provider.answer)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, shutdown_timeout=1.0)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -44,6 +44,7 @@ def test_what_is_right_is_not_complained_of() -> None:
         ("the chain is failed", {"chain": replace(books().chain, state=State.FAILED)}),
         ("the answer is 'another one'", {"text": "another one"}),
         ("no usage", {"usage": None}),
+        ("usage has the attempts [], claimed were [1]", {"usage": None}),
         ("attempt 1 has the charges [100, 70]", {"charges": [replace(books().charges[0], corrected=0), books().charges[1]]}),
         ("attempt 1 has the charges []", {"charges": []}),
         ("attempt 1 is charged and was never claimed", {"claims": []}),
@@ -67,3 +68,24 @@ def test_each_thing_that_must_not_be_is_seen(said: str, changes: dict[str, Any])
 def test_what_the_provider_billed_and_nobody_charged_is_seen() -> None:
     """An attempt that was sent twice."""
     assert ["the provider billed 140, 70 is charged"] == books().wrong(answers=[ANSWER, ANSWER], billed=2 * COST)
+
+
+def test_what_was_lost_must_say_so() -> None:
+    """A chain that ended with its process has failed with a code, in its row and in its usage."""
+    assert books().wrong(answers=[], billed=COST, code="chain_lost")
+    usage = StoredRequest(replace(books().usage.record, outcome="chain_lost"))  # type: ignore[union-attr]  # it has one
+    lost = replace(books(), chain=replace(books().chain, state=State.FAILED, error={"code": "chain_lost"}), usage=usage)
+    assert [] == lost.wrong(answers=[], billed=COST, code="chain_lost")
+    assert ["the chain is failed, chain_lost, not chain_cancelled", "no usage that says chain_cancelled"] == lost.wrong(
+        answers=[], billed=COST, code="chain_cancelled"
+    )
+
+
+def test_what_was_refused_for_nothing_has_no_charge() -> None:
+    """An attempt of cost 0 in the usage must have none, and one that has one is seen."""
+    found = books()
+    assert found.usage is not None
+    free = replace(found.usage.record, attempts=(replace(found.usage.record.attempts[0], cost=0),), cost=0)
+    found = replace(found, usage=StoredRequest(free), head=Head(LIMIT, 0), chain=replace(found.chain, cost=0), charges=[])
+    assert [] == found.wrong(answers=[ANSWER], billed=0)
+    assert "attempt 1 has the charges [70]" in replace(found, charges=books().charges).wrong(answers=[ANSWER], billed=0)
