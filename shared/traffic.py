@@ -30,12 +30,12 @@ LATE: Final = 0.015
 class Traffic:
     """Counts the requests in flight whose callers wait for their answer, and gives turns to work that nobody waits for."""
 
-    __slots__ = ("_background", "_busy_at", "_pause", "_seen", "_starting", "_waiters", "_width", "interactive", "served")
+    __slots__ = ("_busy_at", "_pause", "_seen", "_starting", "_waiters", "_width", "background", "interactive", "served")
 
     def __init__(self) -> None:
         self.interactive = 0
         self.served = 0
-        self._background = 0
+        self.background = 0
         self._width = float(FIRST)
         self._pause = MIN_PAUSE
         self._seen = 0
@@ -65,13 +65,13 @@ class Traffic:
     async def turn(self, clock: Clock) -> None:
         """Wait for a turn; give it back with `done`."""
         async with self._starting:
-            while self._background >= self.width(clock):
+            while self.background >= self.width(clock):
                 await self._one_is_done()
             now = clock.monotonic()
             if self._busy(now):
                 await clock.sleep(self._pause)
                 self.felt(clock.monotonic() - now - self._pause)
-            self._background += 1
+            self.background += 1
 
     async def _one_is_done(self) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -80,7 +80,7 @@ class Traffic:
 
     def done(self) -> None:
         """Give a turn back."""
-        self._background -= 1
+        self.background -= 1
         self._width = min(float(MOST), self._width + 1 / self._width)
         while self._waiters:
             waiter = self._waiters.popleft()
