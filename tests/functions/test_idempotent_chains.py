@@ -152,7 +152,7 @@ async def test_a_refused_request_gives_its_key_back(edge: Edge) -> None:
     assert 202 == (await post(edge, HELLO, ASYNC)).status
 
 
-@pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/v1/embeddings"])
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/batches"])
 async def test_a_key_of_10_kilobytes_is_refused_by_name(edge: Edge, path: str) -> None:
     """400 that names the header; nothing is stored."""
     body = {**HELLO, "prompt": "Hello", "input": "Hello"}
