@@ -63,6 +63,8 @@ def chat_body(body: Json, items: Sequence[Json], *, known: int = 0) -> dict[str,
     _refuse_unsupported(body)
     chat: dict[str, Any] = {name: body[name] for name in SAME if body.get(name) is not None}
     messages = messages_of(items, known=known)
+    if not messages:
+        _refuse("`input` holds reasoning alone: nothing that could be answered.", "input", code="invalid_value")
     if instructions := body.get("instructions"):
         messages.insert(0, {"role": "system", "content": instructions})
     chat["messages"] = messages

@@ -192,6 +192,7 @@ def test_pictures_files_and_recordings_become_chats_parts() -> None:
         ({"input": [output("x")]}, "input[0].call_id"),
         ({"input": [call("x"), output("x"), output("x")]}, "input[2].call_id"),
         ({"input": [call("x")]}, "input"),
+        ({"input": [{"type": "reasoning", "summary": []}], "instructions": "Think"}, "input"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]}, "input[0].content[0].image_url"),
         ({"input": [{"role": "user", "content": [{"type": "input_file", "file_url": "u"}]}]}, "input[0].content[0].file_url"),
         ({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, "input[0].content[0].file_data"),

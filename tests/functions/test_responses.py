@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import openai
 import orjson
 import pytest
-from openai import AsyncOpenAI
+from openai import AsyncAzureOpenAI, AsyncOpenAI
 from pydantic import BaseModel
 
+from functions import gateway as holder
 from functions import streaming
+from shared.responses import Responses
 from tests.functions.harness import Edge
+from tests.stores.conftest import Weather, WeatheredTables
 
 PATH = "/v1/responses"
 HELLO: dict[str, Any] = {"model": "small", "input": "Hello"}
@@ -88,11 +92,19 @@ async def test_an_answer_is_a_whole_response(edge: Edge, client: AsyncOpenAI) ->
     assert not {"metadata", "store", "input", "instructions"} & set(sent.parameters)
 
 
-@pytest.mark.parametrize("path", ["/openai/v1/responses", "/openai/responses?api-version=2025-04-01-preview"])
-async def test_azures_paths_lead_there_too(edge: Edge, path: str) -> None:
-    """An Azure client works by changing its endpoint."""
-    reply = await edge.post(path, HELLO)
+async def test_azures_client_works_by_changing_its_endpoint(edge: Edge) -> None:
+    """Under both of Azure's paths, old and new."""
+    async with AsyncAzureOpenAI(
+        azure_endpoint=edge.url, api_key=edge.admin, api_version="2025-04-01-preview", max_retries=0
+    ) as azure:
+        made = await azure.responses.create(**HELLO)
+        kept = await azure.responses.retrieve(made.id)
+        listed = await azure.responses.input_items.list(made.id)
+        await azure.responses.delete(made.id)
+    reply = await edge.post("/openai/v1/responses", HELLO)
 
+    assert made == kept
+    assert len(listed.data) == 1
     assert (200, "response") == (reply.status, reply.json["object"])
 
 
@@ -341,3 +353,24 @@ async def test_a_stream_that_broke_off_is_not_given_again(edge: Edge) -> None:
 
     assert "response.failed" == events_of(first.body)[-1]["type"]
     assert "response.completed" == events_of(again.body)[-1]["type"]
+
+
+# ---- a store that does not answer ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_can_not_be_kept_is_given_and_says_so(edge: Edge, stream: bool) -> None:  # noqa: FBT001 - as above
+    """It was paid for; what can't be started without being kept is not started."""
+    weather = Weather()
+    responses = Responses(WeatheredTables(edge.gateway.tables, weather), edge.gateway.clock)
+    holder.use(replace(edge.gateway, responses=responses))
+    weather.down = True
+    reply = await edge.post(PATH, {**HELLO, "stream": stream})
+    refused = await edge.post(PATH, {**HELLO, "background": True, "stream": stream})
+    response = events_of(reply.body)[-1]["response"] if stream else reply.json
+    weather.down = False
+
+    assert (200, "completed", False) == (reply.status, response["status"], response["store"])
+    assert (503, "storage_unavailable") == (refused.status, refused.error["code"])
+    assert (await edge.get(f"{PATH}/{response['id']}")).status == 404
+    assert [] == [chain async for chain in edge.gateway.chains.newest()]
