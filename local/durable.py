@@ -15,7 +15,7 @@ import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from shared import background
+from shared import background, batching
 from shared.core.errors import ConfigurationError, GatewayError
 from shared.engines import BEAT_SECONDS, GONE_SECONDS
 
@@ -107,7 +107,7 @@ def _imported() -> type[Embedded]:
 
 
 class Keeper:
-    """Says in the store that an engine lives, and ends the chains of engines that are gone."""
+    """Says in the store that an engine lives, and ends the chains and batches of engines that are gone."""
 
     def __init__(self, engine: LocalEngine, gateway: Gateway) -> None:
         self._engine = engine
@@ -142,12 +142,14 @@ class Keeper:
         return buried
 
     async def _end_lost(self) -> bool:
-        """End the chains of engines that are gone; False while that can't be done for one of them yet."""
+        """End the chains and batches of engines that are gone; False while that can't be done for one of them yet."""
         living = {self._engine.name, background.DURABLE} | await self._gateway.engines.living()
         lost = [chain async for chain in self._gateway.chains.unfinished() if chain.engine not in living]
+        batches = [batch async for batch in self._gateway.batches.unfinished() if batch.engine not in living]
         ended = [await background.lose(self._gateway, chain) for chain in lost]
-        if lost:
-            logger.warning("%d chains were lost with their process; %d are ended", len(lost), sum(ended))
+        ended += [await batching.lose(self._gateway, batch) for batch in batches]
+        if ended:
+            logger.warning("%d chains and batches were lost with their process; %d are ended", len(ended), sum(ended))
         return all(ended)
 
 
