@@ -31,7 +31,6 @@ PREFIXES: Final[Mapping[str, str]] = {
 """Every kind of item there can be here, and what its ids begin with."""
 
 _NAME: Final = re.compile(r"[a-z]+_(?P<response>[0-9a-f]{32})[0-9a-f]{5}")
-_NOT_KEPT: Final = frozenset({"item_reference"})
 
 
 def kind_of(item: Json) -> str | None:

@@ -80,9 +80,10 @@ def _tool(tool: Json) -> dict[str, Any]:
 
 
 def ended(response: Json, output: Sequence[Json], facts: Json, *, at: float) -> Response:
-    """Return a response that was answered. ``facts`` are a chat answer's: its ``finish_reason``, ``model``, ``usage``,
-    ``service_tier``; what is None or not there stays as it is.
-    """  # noqa: D205 - the sentence is no summary
+    """Return a response that was answered at ``at`` (seconds since the epoch).
+
+    ``facts`` are those of a chat's answer: ``finish_reason``, ``model``, ``usage``, ``service_tier``, each if it is known.
+    """
     reason = INCOMPLETE.get(facts.get("finish_reason"))
     return {
         **response,
