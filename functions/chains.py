@@ -19,6 +19,7 @@ from functions.gateway import current
 from functions.work import Stored
 from functions.works import WORKS
 from shared import background, batching
+from shared.chain_outcomes import notify
 from shared.core.chat import InferenceRequest
 from shared.core.errors import GatewayError, NotFoundError, StorageUnavailableError
 from shared.core.records import Caller
@@ -103,7 +104,7 @@ async def end_chain(given: dict[str, Any]) -> str:
 
 async def notify_chain(given: dict[str, Any]) -> None:
     """Tell the webhook; raising makes the engine try again."""
-    await background.notify(await current(), given)
+    await notify(await current(), given)
 
 
 async def _performed(given: Mapping[str, Any], perform: Callable[[Gateway], Awaitable[dict[str, Any]]]) -> dict[str, Any]:

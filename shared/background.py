@@ -35,7 +35,6 @@ from shared.core.chain import (
     plan_out,
 )
 from shared.core.chat import InferenceRequest
-from shared.core.completion_events import delivery_of, event_of
 from shared.core.errors import ConflictError, GatewayError, StorageUnavailableError
 from shared.core.failover import Attempt, AttemptFailed, Ended, Outcome, Succeeded
 from shared.core.failures import Failed, FailureKind
@@ -80,10 +79,6 @@ class NewChain:
     deadline: float
     webhook: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
-
-
-class NotDeliveredError(Exception):
-    """A webhook was not taken; the engine tries again."""
 
 
 # ---- the beginning ---------------------------------------------------------------------------------------------------
@@ -479,14 +474,3 @@ async def _record(gateway: Gateway, chain: Chain, claims: Sequence[Claim], outco
         tags=chain.caller.tags,
         trace=orjson.loads(trace) if trace else {},
     )
-
-
-async def notify(gateway: Gateway, given: Mapping[str, Any]) -> None:
-    """Tell a chain's webhook that it has ended. Raise `NotDeliveredError`: then the engine tries again."""
-    chain = await gateway.chains.get(given["id"])
-    if chain.webhook is None or gateway.webhook is None:
-        return
-    event = event_of(chain.kind.value, chain.id, chain.state.value, chain.ended_at or gateway.clock.now())
-    problem = await gateway.webhook.send(chain.webhook, event, delivery=delivery_of(chain.id, chain.state.value))
-    if problem is not None:
-        raise NotDeliveredError(problem)

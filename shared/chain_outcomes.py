@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 import orjson
 
-from shared.chains import Chain
+from shared.chains import Chain, Kind
 from shared.core import errors
-from shared.core.chat import Completion
+from shared.core.chat import Completion, FinishReason
+from shared.core.completion_events import delivery_of, event_of
 from shared.core.errors import GatewayError
 from shared.core.fields import Fields
 from shared.core.route import Route
 from shared.executor import Answer
 from shared.gateway import Gateway
+
+CUT_OFF: Final = frozenset({FinishReason.LENGTH.value, FinishReason.CONTENT_FILTER.value})
+
+
+class NotDeliveredError(Exception):
+    """A webhook was not taken; the engine tries again."""
+
+
 from shared.usage.rows import attempt_in
 
 
@@ -68,3 +78,24 @@ async def answer_of(gateway: Gateway, chain: Chain) -> Answer:
         cost=chain.cost,
         simulated=gateway.settings.simulated,
     )
+
+
+async def _state_told(gateway: Gateway, chain: Chain) -> str:
+    """Return how a chain ended in the words of its kind: a response that was cut off by its limit or a filter is incomplete."""
+    if chain.kind is Kind.RESPONSE and chain.answer is not None:
+        claim = await gateway.chains.claim(chain.id, chain.answer)
+        if claim is not None and (claim.answer or {}).get("finish_reason") in CUT_OFF:
+            return "incomplete"
+    return chain.state.value
+
+
+async def notify(gateway: Gateway, given: Mapping[str, Any]) -> None:
+    """Tell a chain's webhook that it has ended. Raise `NotDeliveredError`: then the engine tries again."""
+    chain = await gateway.chains.find(given["id"])
+    if chain is None or chain.webhook is None or gateway.webhook is None:  # deleted meanwhile: nobody is told
+        return
+    state = await _state_told(gateway, chain)
+    event = event_of(chain.kind.value, chain.id, state, chain.ended_at or gateway.clock.now())
+    problem = await gateway.webhook.send(chain.webhook, event, delivery=delivery_of(chain.id, state))
+    if problem is not None:
+        raise NotDeliveredError(problem)

@@ -11,6 +11,7 @@ from typing import Any
 from functions.chain_flow import CANCEL, chain
 from shared import background
 from shared.background import Read
+from shared.chain_outcomes import NotDeliveredError, notify
 from shared.core.chat import InferenceRequest
 from shared.core.errors import StorageUnavailableError
 from shared.core.records import Caller
@@ -103,7 +104,7 @@ class InlineEngine:
             "attempt_chain": lambda given: background.attempt(gateway, given, read),
             "note_chain": lambda given: background.note(gateway, given),
             "end_chain": lambda given: background.end(gateway, given),
-            "notify_chain": lambda given: background.notify(gateway, given),
+            "notify_chain": lambda given: notify(gateway, given),
         }
         self.clock = gateway.clock
         self.tries = tries
@@ -156,7 +157,7 @@ class InlineEngine:
         for tries in range(self.tries):
             try:
                 return await self.activities[activity](given)
-            except (StorageUnavailableError, background.NotDeliveredError):
+            except (StorageUnavailableError, NotDeliveredError):
                 if tries == self.tries - 1:
                     raise
                 await asyncio.sleep(0.01)

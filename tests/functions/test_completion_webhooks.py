@@ -11,7 +11,7 @@ import pytest
 from openai import OpenAI
 
 from functions import gateway as holder
-from shared.background import NotDeliveredError, notify
+from shared.chain_outcomes import NotDeliveredError, notify
 from shared.core.completion_events import delivery_of
 from shared.core.registry import Secret
 from tests.contracts.loopback import OK, Server, answering, serving
