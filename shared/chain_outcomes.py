@@ -16,15 +16,13 @@ from shared.core.fields import Fields
 from shared.core.route import Route
 from shared.executor import Answer
 from shared.gateway import Gateway
+from shared.usage.rows import attempt_in
 
 CUT_OFF: Final = frozenset({FinishReason.LENGTH.value, FinishReason.CONTENT_FILTER.value})
 
 
 class NotDeliveredError(Exception):
     """A webhook was not taken; the engine tries again."""
-
-
-from shared.usage.rows import attempt_in
 
 
 def error_out(error: GatewayError, code: str | None) -> dict[str, Any]:
