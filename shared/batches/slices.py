@@ -10,6 +10,7 @@ any more once another has taken the slice, and no line can have two outcomes.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -244,8 +245,16 @@ class Slices:
         """Delete a range of rows."""
         keys = [row.row async for row in self._table.query(partition, start=start, end=end)]
         for first in range(0, len(keys), MAX_TRANSACTION):
-            some = keys[first : first + MAX_TRANSACTION]
-            await self._table.transact([Op(Action.DELETE, Entity(partition, row, etag="*")) for row in some])
+            await self._delete(partition, keys[first : first + MAX_TRANSACTION])
+
+    async def _delete(self, partition: str, keys: Sequence[str]) -> None:
+        """Delete rows at once, or, when somebody else deletes them too, one by one."""
+        try:
+            await self._table.transact([Op(Action.DELETE, Entity(partition, row, etag="*")) for row in keys])
+        except EntityNotFoundError:
+            for row in keys:
+                with contextlib.suppress(EntityNotFoundError):
+                    await self._table.delete(partition, row)
 
 
 _FIRST: Final = "00000"
