@@ -123,6 +123,17 @@ def test_the_sdk_example_prints_an_answer(host: Running) -> None:
     assert "gpt-6-luna" in done.stdout
 
 
+@pytest.mark.parametrize(("name", "said"), [("background", "completed "), ("batch", '"custom_id":"Faro"')])
+def test_the_examples_of_background_work_print_answers(host: Running, name: str, said: str) -> None:
+    """As saved into a file and run."""
+    script = host.folder / f"{name}.py"
+    script.write_text(host.adapted(example(name)), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=host.folder, capture_output=True, text=True, check=True, timeout=PATIENCE
+    )
+    assert said in done.stdout
+
+
 @pytest.mark.parametrize("target", ["run", "test", "check", "bench", "fmt"])
 def test_every_make_target_the_docs_name_exists(target: str) -> None:
     """The Makefile knows it."""
