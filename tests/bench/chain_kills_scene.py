@@ -25,8 +25,9 @@ INPUT, OUTPUT = 1_000, 2_000
 """Nano-USD a token of the one model there is."""
 INPUT_TOKENS, OUTPUT_TOKENS = 20, 30
 BILL = INPUT_TOKENS * INPUT + OUTPUT_TOKENS * OUTPUT
-ANSWER_SECONDS = 0.5
+ANSWER_SECONDS = 1.0
 AGAIN_SECONDS = 0.5
+LOOK_SECONDS = 0.1
 HANGS, WAITS = "hangs", "waits"
 NEVER = 3600.0
 CLOSING_SECONDS = 30.0
@@ -115,7 +116,7 @@ class Worker:
         self.orders = orders
         self._process = process
         self._one = asyncio.Lock()
-        self._stopped = asyncio.Event()
+        self._stopped = False
         self._owed: asyncio.Task[bytes] | None = None
 
     @classmethod
@@ -137,12 +138,17 @@ class Worker:
     @property
     def performs(self) -> bool:
         """Say whether the engine may give it work."""
-        return self._process.returncode is None and not self._stopped.is_set()
+        return self._process.returncode is None and not self._stopped
 
     @property
     def killed(self) -> bool:
         """Say whether it was killed."""
         return self._process.returncode == -signal.SIGKILL
+
+    @property
+    def was_stopped(self) -> bool:
+        """Say whether it was stopped while it performed."""
+        return self._stopped
 
     @property
     def ended_in_order(self) -> bool:
@@ -167,13 +173,17 @@ class Worker:
     async def _line(self) -> bytes:
         assert self._process.stdout is not None
         reading = asyncio.create_task(self._process.stdout.readline())
-        stopped = asyncio.create_task(self._stopped.wait())
-        await asyncio.wait((reading, stopped), return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        if reading.done():
-            return reading.result()
-        self._owed = reading
-        raise GoneError
+        while not reading.done() and not self._is_stopped():
+            await asyncio.wait((reading,), timeout=LOOK_SECONDS)
+        if not reading.done():
+            self._owed, self._stopped = reading, True
+            raise GoneError
+        return reading.result()
+
+    def _is_stopped(self) -> bool:
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{self._process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
+        return False
 
     def kill(self) -> None:
         """Kill it."""
@@ -182,7 +192,6 @@ class Worker:
     def stop(self) -> None:
         """Stop it, connections standing."""
         self._send(signal.SIGSTOP)
-        self._stopped.set()
 
     async def go_on(self) -> None:
         """Let a stopped one go on, and end what it was at."""

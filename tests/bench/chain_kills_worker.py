@@ -17,7 +17,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from typing import Any, NoReturn
+from typing import Any
 
 from functions import chains
 from functions import gateway as holder
@@ -31,6 +31,8 @@ from shared.settings import Settings
 LONG = 3600.0
 TIMERS = 3
 """Recovery's timer is due so often in the time after which a session is taken for dead: every 10 s of 30 s, as shipped."""
+QUIET_SECONDS = 0.3
+"""Before a process is stopped: in the middle of a write to SQLite it would keep its lock, and everybody from the file."""
 LIFE_SECONDS = 600.0
 """After which a process ends by itself: whoever should have ended it has died."""
 
@@ -62,6 +64,8 @@ class Orders:
     catalog: str
     ttl: float
     dies: Place | None = None
+    stops: bool = False
+    """Whether it does not die there, but is stopped."""
 
     def text(self) -> str:
         """Return it as an argument of a command."""
@@ -77,49 +81,62 @@ def orders_in(text: str) -> Orders:
 # ---- deaths ----------------------------------------------------------------------------------------------------------
 
 
-def _die() -> NoReturn:
-    os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError  # nothing survives that
+@dataclass(frozen=True, slots=True)
+class Death:
+    """At which call of a method of which part of the gateway: before it, or after it has done something.
+
+    With ``settled`` everything that waits in the ledger is written first.
+    """
+
+    part: str
+    method: str
+    after: bool = False
+    settled: bool = False
 
 
-def _before(owner: object, name: str, *, first: Callable[[], Awaitable[object]] | None = None) -> None:
-    async def dying(*_: object, **__: object) -> NoReturn:
-        if first is not None:
-            await first()
-        _die()
+DEATHS: Mapping[Place, Death] = {
+    Place.BEFORE_HOLD: Death("ledger", "reserve"),
+    Place.BEFORE_CLAIM: Death("chains", "take"),
+    Place.BEFORE_SEND: Death("chains", "take", after=True),
+    Place.BEFORE_WRITTEN: Death("chains", "finish"),
+    Place.SETTLED_NOT_WRITTEN: Death("chains", "finish", settled=True),
+    Place.BEFORE_SETTLED: Death("chains", "finish", after=True),
+    Place.AFTER_SETTLED: Death("chains", "finish", after=True, settled=True),
+    Place.BEFORE_USAGE: Death("usage", "insert_recovered"),
+    Place.AFTER_USAGE: Death("usage", "insert_recovered", after=True),
+    Place.BEFORE_INDEX: Death("chains", "_close"),
+    Place.IN_RECOVERY: Death("chains", "fence"),
+    Place.IN_RECOVERY_LATE: Death("ledger", "finish"),
+    Place.LOST_NOT_WRITTEN: Death("chains", "finish"),
+}
 
-    setattr(owner, name, dying)
 
+def doom(gateway: Gateway, death: Death, *, stops: bool) -> None:
+    """Have this process killed, or with ``stops`` only stopped, once, where it is said."""
+    part = getattr(gateway, death.part)
+    real = getattr(part, death.method)
+    met = False
 
-def _after(owner: object, name: str, *, then: Callable[[], Awaitable[object]] | None = None) -> None:
-    real = getattr(owner, name)
+    async def leave() -> None:
+        nonlocal met
+        met = True
+        if death.settled:
+            await gateway.ledger.flush()
+        if stops:
+            await asyncio.sleep(QUIET_SECONDS)
+        os.kill(os.getpid(), signal.SIGSTOP if stops else signal.SIGKILL)
 
-    async def dying(*given: Any, **named: Any) -> Any:
+    async def doomed(*given: Any, **named: Any) -> Any:
+        if not death.after and not met and given[0]:  # recovery writes the usage of nobody, most of the time
+            await leave()
         done = await real(*given, **named)
-        if done:  # what another process has done is not this one's to die of
-            if then is not None:
-                await then()
-            _die()
+        if death.after and not met and done:  # what another process has done is not this one's to die of
+            await leave()
         return done
 
-    setattr(owner, name, dying)
+    setattr(part, death.method, doomed)
 
 
-DEATHS: Mapping[Place, Callable[[Gateway], None]] = {
-    Place.BEFORE_HOLD: lambda it: _before(it.ledger, "reserve"),
-    Place.BEFORE_CLAIM: lambda it: _before(it.chains, "take"),
-    Place.BEFORE_SEND: lambda it: _after(it.chains, "take"),
-    Place.BEFORE_WRITTEN: lambda it: _before(it.chains, "finish"),
-    Place.SETTLED_NOT_WRITTEN: lambda it: _before(it.chains, "finish", first=it.ledger.flush),
-    Place.BEFORE_SETTLED: lambda it: _after(it.chains, "finish"),
-    Place.AFTER_SETTLED: lambda it: _after(it.chains, "finish", then=it.ledger.flush),
-    Place.BEFORE_USAGE: lambda it: _before(it.usage, "insert_recovered"),
-    Place.AFTER_USAGE: lambda it: _after(it.usage, "insert_recovered"),
-    Place.BEFORE_INDEX: lambda it: _before(it.chains, "_close"),
-    Place.IN_RECOVERY: lambda it: _before(it.chains, "fence"),
-    Place.IN_RECOVERY_LATE: lambda it: _before(it.ledger, "finish"),
-    Place.LOST_NOT_WRITTEN: lambda it: _before(it.chains, "finish"),
-}
 LATE_TO_SETTLE = frozenset({Place.BEFORE_WRITTEN, Place.BEFORE_SETTLED})
 """Settlements are written a tenth of a second after they were made: these die within it, however slow the machine."""
 
@@ -137,7 +154,7 @@ async def opened(orders: Orders) -> Any:
     ledger = Ledger(gateway.tables, gateway.clock, orders.name, policy=policy, usage_until=gateway.usage.written_until)
     gateway = replace(gateway, ledger=ledger)
     if orders.dies is not None:
-        DEATHS[orders.dies](gateway)
+        doom(gateway, DEATHS[orders.dies], stops=orders.stops)
     holder.use(gateway)
     try:
         yield gateway
@@ -165,7 +182,7 @@ ACTIVITIES: Mapping[str, Callable[[dict[str, Any]], Awaitable[Any]]] = {one.__na
 async def work(orders: Orders) -> None:
     """Perform activities until there are no more."""
     loop = asyncio.get_running_loop()
-    loop.call_later(LIFE_SECONDS, _die)
+    loop.call_later(LIFE_SECONDS, os._exit, 1)
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     async with opened(orders) as gateway:
