@@ -25,7 +25,8 @@ from local.mounting import Activity, Orchestrator
 from local.replay import orchestrated
 
 logger = logging.getLogger("switchyard.engine")
-logger.setLevel(logging.ERROR)  # what durabletask tells of itself is of no use to anybody else
+of_library = logging.getLogger("switchyard.engine.durabletask")
+of_library.setLevel(logging.ERROR)  # what it tells of its own steps is of no use to anybody else
 
 THREADS: Final = 64
 MAX_ACTIVITIES: Final = 100
@@ -178,10 +179,10 @@ class Worker(TaskHubGrpcWorker):
         super().__init__(
             channel=cast("grpc.Channel", _Channel(backend)),
             concurrency_options=options,
-            logger=logger,
+            logger=of_library,
             emit_trace_spans=False,
         )
-        self._async_worker_manager = _Manager(options, logger)
+        self._async_worker_manager = _Manager(options, of_library)
         self._backend = backend
         self._activities = activities
         self._loop = loop
