@@ -53,8 +53,8 @@ class Scenario:
     """One chain and its troubles. ``deaths`` are those of its processes, in their order.
 
     ``killed`` and ``stopped`` tell what happens to the first process once the provider has its call; with both ``deaths`` and
-    ``stopped`` it is stopped where it would have died. What is stopped goes on when the chain has ended, and nobody counts on it
-    any more. ``calls`` is how many calls the provider must see.
+    ``stopped`` it is stopped where it would have died. What is stopped goes on when the chain has ended, and nobody counts on
+    it any more. ``calls`` is how many calls the provider must see.
     """
 
     name: str
