@@ -25,7 +25,8 @@ STEP_SECONDS: Final = 20.0
 SHOWN_ERRORS: Final = 20
 _FLUSH_SLICES: Final = 50
 _LOOK_AFTER: Final = 64
-"""Lines after which others get the event loop."""
+_LOOK_AFTER_SLICES: Final = 20
+"""Lines, or slices' digests, after which others get the event loop."""
 _BUCKETS: Final = 64
 _MAX_REPEATED: Final = 20_000
 
@@ -202,10 +203,11 @@ async def _compare(gateway: Gateway, batch: Batch) -> bool:
     First the beginnings of the digests are compared, eight bytes a line. Then, for the few that are not unique, the whole ones.
     """
     buckets = [array("Q") for _ in range(_BUCKETS)]
-    async for _, digests in gateway.batches.slices.digests(batch.id):
+    async for number, digests in gateway.batches.slices.digests(batch.id):
         for _, _, whole in digests:
             start = _start(whole)
             buckets[start % _BUCKETS].append(start)
+        await _give_way(gateway, number)
     suspects: set[int] = set()
     for bucket in buckets:
         ordered = sorted(bucket)
@@ -227,6 +229,12 @@ async def _write_repeated(gateway: Gateway, batch: Batch, suspects: set[int]) ->
                 repeated[place] = known
         if repeated:
             await gateway.batches.slices.write_repeated(batch.id, number, repeated)
+        await _give_way(gateway, number)
+
+
+async def _give_way(gateway: Gateway, number: int) -> None:
+    if number % _LOOK_AFTER_SLICES == 0:
+        await gateway.clock.sleep(0)
 
 
 def _start(whole: bytes) -> int:
