@@ -206,7 +206,8 @@ class Scene:
         if scenario.stopped and not any(worker.was_stopped for worker in engine.workers):
             wrong.append("nothing was stopped")
         wrong += [f"{activity} told its two deliveries different things" for activity in engine.differing]
-        wrong += [f"{worker.orders.name} broke" for worker in engine.workers if not (worker.killed or worker.ended_in_order)]
+        broken = [worker for worker in engine.workers if not (worker.killed or worker.ended_in_order)]
+        wrong += [f"{worker} broke: {_said(self._folder, worker.orders.name)}" for worker in broken]
         return Result(scenario, books, answers, billed, kills, wrong=wrong)
 
 
@@ -224,15 +225,15 @@ async def run(store: str, *, scenarios: Sequence[Scenario] = SCENARIOS, ttl: flo
                 ]
                 scenes = [Scene(one, own, provider, folder) for one, own in zip(scenarios, orders, strict=True)]
                 played = await asyncio.gather(*(one.play() for one in scenes), return_exceptions=True)
-            logs = [_said(folder, own.name) for own in orders]
+            logs = [_said(folder, f"{own.name}-") for own in orders]
     return [
         one if isinstance(one, Result) else Result(scenario, wrong=[f"{type(one).__name__}: {one}; {log}"])
         for scenario, one, log in zip(scenarios, played, logs, strict=True)
     ]
 
 
-def _said(folder: Path, scenario: str) -> str:
-    return "".join(log.read_text()[-2000:] for log in sorted(folder.glob(f"{scenario}-*.log")))
+def _said(folder: Path, worker: str) -> str:
+    return "".join(log.read_text()[-2000:] for log in sorted(folder.glob(f"{worker}*.log")))
 
 
 def report(store: str, results: Sequence[Result]) -> None:

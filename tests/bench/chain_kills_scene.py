@@ -135,6 +135,9 @@ class Worker:
             )
         return cls(orders, process)
 
+    def __str__(self) -> str:
+        return f"{self.orders.name} (status {self._process.returncode})"
+
     @property
     def performs(self) -> bool:
         """Say whether the engine may give it work."""
