@@ -20,7 +20,8 @@ from shared.batches.lines import BadLine, Line, Result, Spent, expired, refused
 from shared.batches.slices import LEASE_SECONDS, Head, Index, Later, LostSliceError
 from shared.batching.asking import Asking, Wire
 from shared.batching.preparing import read_line
-from shared.core.errors import NotFoundError, StorageUnavailableError
+from shared.core.errors import InvalidRequestError, NotFoundError, StorageUnavailableError
+from shared.core.records import Caller
 from shared.gateway import Gateway
 
 RUN_SECONDS: Final = 120.0
@@ -55,11 +56,39 @@ async def run_slice(gateway: Gateway, given: Mapping[str, Any], wire: Wire) -> d
     if isinstance(head, float):
         return {"state": "later", "due": gateway.clock.now() + head}
     lines = await _lines(gateway, batch, index, head)
+    caller = await _caller(gateway, batch)
+    if caller is None:
+        lines = {place: _revoked(line) for place, line in lines.items()}
+    else:
+        batch = replace(batch, caller=caller)
     try:
         return await _Run(gateway, batch, head, lines, wire).go()
     except LostSliceError:
         _log.warning("Slice %d of %s was taken over by another run", index.number, batch.id)
         return {"state": "later", "due": gateway.clock.now() + LEASE_SECONDS}
+
+
+async def _caller(gateway: Gateway, batch: Batch) -> Caller | None:
+    """Return who asks, with what its key may do by now; None when the key is no longer good."""
+    try:
+        key = await gateway.keys.get(batch.caller.key_id)
+    except (NotFoundError, InvalidRequestError):
+        return batch.caller  # the administrator, or whom an identity provider vouched for: nothing is kept of them here
+    if key.disabled or (key.expires_at is not None and gateway.clock.now() >= key.expires_at):
+        return None
+    return replace(
+        batch.caller,
+        models=key.models,
+        budgets=key.budgets,
+        requests_per_minute=key.requests_per_minute,
+        tokens_per_minute=key.tokens_per_minute,
+        tags=key.tags,
+    )
+
+
+def _revoked(line: Line | BadLine) -> BadLine:
+    message = "The key that made this batch has expired or was revoked before this line was run."
+    return line if isinstance(line, BadLine) else BadLine(line.number, line.custom_id, "invalid_api_key", message)
 
 
 async def _lines(gateway: Gateway, batch: Batch, index: Index, head: Head) -> dict[int, Line | BadLine]:

@@ -74,7 +74,7 @@ def line(name: str, **body: Any) -> dict[str, Any]:
     return {"custom_id": name, "method": "POST", "url": CHAT, "body": asked}
 
 
-async def made(gateway: Gateway, lines: list[dict[str, Any]], seconds: float = 86_400.0) -> Batch:
+async def made(gateway: Gateway, lines: list[dict[str, Any]], seconds: float = 86_400.0, caller: Caller = CALLER) -> Batch:
     """Store a file and make a batch of it."""
 
     async def content() -> AsyncIterator[bytes]:
@@ -82,7 +82,7 @@ async def made(gateway: Gateway, lines: list[dict[str, Any]], seconds: float = 8
 
     file = await gateway.files.create(content(), lambda: NewFile(CALLER.project, "in.jsonl", "batch"))
     new = batching.NewBatch("batch_0123456789", CHAT, file.id, "24h", seconds)
-    return await batching.start(gateway, Engine(), CALLER, new)
+    return await batching.start(gateway, Engine(), caller, new)
 
 
 async def prepared(gateway: Gateway, batch: Batch) -> Batch:
@@ -280,6 +280,22 @@ async def test_a_cancelled_batch_begins_no_line(desk: Bench) -> None:
 
     assert (Status.CANCELLED, 100, 0) == (batch.status, batch.counts.completed, batch.counts.failed)
     assert [batch.id] * 2 == engine.cancelled
+    assert 100 == len(desk.provider.asked)
+
+
+async def test_a_key_that_was_revoked_asks_no_more(desk: Bench) -> None:
+    """What a key may do is looked up for every run: lines of one that was revoked are errors, and cost nothing."""
+    key = (await desk.gateway.keys.create("nightly", CALLER.project)).key
+    caller = Caller(key_id=key.key_id, project=CALLER.project)
+    batch = await prepared(desk.gateway, await made(desk.gateway, [line(str(number)) for number in range(120)], caller=caller))
+    await run(desk.gateway, batch)
+    await desk.gateway.keys.revoke(key.key_id)
+
+    batch = await ended(desk, batch)
+    bad = await results(desk.gateway, batch.error_file)
+
+    assert (Status.COMPLETED, 100, 20) == (batch.status, batch.counts.completed, batch.counts.failed)
+    assert {"invalid_api_key"} == {one["error"]["code"] for one in bad}
     assert 100 == len(desk.provider.asked)
 
 
