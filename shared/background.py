@@ -225,6 +225,12 @@ class _Attempting:
 
     async def make(self, request: InferenceRequest) -> dict[str, Any]:
         """Make the attempt, unless somebody else has."""
+        try:
+            return await self._made(request)
+        finally:  # only then may the session that holds its money close: that it has not is how others know we live
+            self._gateway.ledger.ended(self._chain.request_id)
+
+    async def _made(self, request: InferenceRequest) -> dict[str, Any]:
         gateway, chain = self._gateway, self._chain
         claiming = Claiming(self._take, chain.created_at, {"chain": chain.id})
         execution = Execution(gateway, chain.caller, request, chain.request_id, claiming=claiming)
@@ -236,8 +242,6 @@ class _Attempting:
                 message = "This attempt's money was given up meanwhile. It begins anew."
                 raise StorageUnavailableError(message) from None
             return await _told(gateway, chain, claim)
-        finally:
-            gateway.ledger.ended(chain.request_id)
         if self._claim is None:
             return happened_out(_patient(event))
         return await self._written(self._claim, execution, event)
