@@ -20,8 +20,9 @@ from shared.ports import ChainEngine
 
 ORCHESTRATOR: Final = "run_batch"
 VERSION: Final = 1
-WIDTH: Final = {"durable": 4}
-"""Slices at once; two where one process does all of them."""
+WIDTH: Final = 4
+"""Slices at once: while the last lines of one are waited for, others go on. How many lines are in flight is for each process's
+`shared.traffic` to say."""
 MAX_FILE_BYTES: Final = 512 * 1024 * 1024
 FIRST_LINES: Final = 2_000
 """Lines looked at before a batch is made, for one that is right."""
@@ -114,7 +115,7 @@ async def _launch(engine: ChainEngine, batch: Batch) -> None:
     given = {
         "version": batch.version,
         "id": batch.id,
-        "width": WIDTH.get(engine.name, 2),
+        "width": WIDTH,
         "expires_at": batch.expires_at,
         "webhook": batch.webhook is not None,
     }
