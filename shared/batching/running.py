@@ -31,7 +31,7 @@ PATIENCE: Final = 5.0
 GATHER_SECONDS: Final = 0.1
 """What ends within this time is written together."""
 BEAT_SECONDS: Final = 5.0
-LOOK_SECONDS: Final = 2.0
+LOOK_SECONDS: Final = 1.0
 """How often a run says that it lives, and how often it looks whether its batch is cancelled and tells how far it is."""
 MARGIN_SECONDS: Final = 8.0
 """So long before its lease ends a run sends nothing more until it has renewed it."""
