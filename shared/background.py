@@ -390,12 +390,15 @@ def _failure(outcome: Outcome, route: Route) -> GatewayError:
 
 
 async def lose(gateway: Gateway, chain: Chain) -> bool:
-    """End a chain whose engine has forgotten it; False while an attempt of it may still be with a provider."""
+    """End a chain whose engine has forgotten it; False while an attempt of it may still be with a provider.
+
+    One that was answered, and only not told so, is completed: its process was stopped between the two.
+    """
     for claim in await gateway.chains.claims(chain.id):
         if claim.state is ClaimState.SENT and await gateway.ledger.alive(claim.session):
             return False
     message = "The process that ran this was stopped, and the engine of one machine forgets its work at its end. Ask again."
-    await _end(gateway, chain, error=errors.AllAttemptsFailedError(message), code="chain_lost")
+    await _end(gateway, chain, answered=True, error=errors.AllAttemptsFailedError(message), code="chain_lost")
     return True
 
 

@@ -12,13 +12,13 @@ import pytest
 
 from local.durable import Keeper, LocalEngine
 from local.mounting import Functions
-from shared.background import start
-from shared.chain_outcomes import error_of
+from shared.background import attempt, start
+from shared.chain_outcomes import answer_of, error_of
 from shared.chains import Chain, State
 from shared.core.registry import Registry
 from shared.engines import BEAT_SECONDS, GONE_SECONDS
-from tests.chains.inline import InlineEngine
-from tests.chains.test_background import new
+from tests.chains.inline import InlineEngine, read_chat
+from tests.chains.test_background import PAID, given, new
 from tests.executor.conftest import CALLER, Bench
 from tests.fakes import registry, request
 
@@ -61,6 +61,19 @@ async def test_what_an_engine_that_is_gone_has_begun_is_lost(bench: Make) -> Non
     chain = await it.gateway.chains.get("chain_1")
     assert State.FAILED == chain.state
     assert "chain_lost" == error_of(chain).code
+
+
+async def test_what_was_answered_before_its_engine_was_gone_is_not_lost(bench: Make) -> None:
+    """A stop that gives the running attempt its time: the answer was paid for and is kept, so it is given."""
+    it = bench(registry("a/sol"))
+    chain = await begun_by("local-gone", it)
+    await attempt(it.gateway, given(chain), read_chat)
+
+    await keeper(it).step()
+
+    chain = await it.gateway.chains.get("chain_1")
+    assert (State.COMPLETED, None, PAID) == (chain.state, chain.error, chain.cost)
+    assert "Hello" == (await answer_of(it.gateway, chain)).completion.payload["choices"][0]["message"]["content"]
 
 
 @pytest.mark.parametrize("engine", ["local-living", "durable"])
