@@ -23,8 +23,8 @@ from shared.ports import (
     Tables,
 )
 
-KEPT_DAYS: Final = 30
-"""Days a batch and its results are kept after it was made."""
+KEPT_DAYS: Final = 34
+"""Days a batch and its results are kept once it is made: its files live 30 days from its end, which may be three days later."""
 _TRIES: Final = 12
 _SAFE: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 _MAX_ID: Final = 64

@@ -8,10 +8,12 @@ from dataclasses import replace
 
 import pytest
 
+from functions.batches import MAX_HOURS
 from shared.batches import Batch, Batches, Counts, Part, Status
 from shared.batches.lines import BadLine, Line, Result, Spent, answered, digest, parse, refused
 from shared.batches.slices import LEASE_SECONDS, Head, Index, Later, LostSliceError, pack
 from shared.batches.store import KEPT_DAYS
+from shared.batching.lifecycle import OUTPUT_SECONDS, OVERDUE_SECONDS
 from shared.core.chat import Usage
 from shared.core.errors import InvalidRequestError, NotFoundError, StorageUnavailableError
 from shared.core.records import Caller
@@ -210,8 +212,15 @@ async def test_lists(batches: Batches) -> None:
         assert await batches.find(odd) is None
 
 
+def test_a_batch_is_kept_as_long_as_its_files() -> None:
+    """Their content is with the batch, and their thirty days begin when it ends: at the latest after its longest window."""
+    longest = MAX_HOURS * 3600 + OVERDUE_SECONDS + OUTPUT_SECONDS
+
+    assert longest <= KEPT_DAYS * 86_400
+
+
 async def test_old_batches_are_forgotten_with_everything(batches: Batches, tables: Tables, clock: FakeClock) -> None:
-    """After thirty days nothing is left of a batch that has ended."""
+    """After its days nothing is left of a batch that has ended."""
     await batches.create(batch(created_at=clock.now()))
     await batches.slices.write_index(ID, [(INDEX, pack([(0, 1, digest("c1"))]))])
     head = await taken(batches)
