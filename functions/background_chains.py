@@ -11,7 +11,7 @@ from typing import Final
 from starlette.responses import Response
 
 from functions.chain_view import PATH, accepted, chain_object, ended
-from functions.endpoints import Endpoint, Parameter, blueprint
+from functions.endpoints import Access, Endpoint, Parameter, blueprint
 from functions.http import Call, endpoint
 from functions.rendering import NO_STORE, json_response
 from functions.scopes import project_of
@@ -122,6 +122,7 @@ ENDPOINTS: Final = (
         method="GET",
         path=PATH + "/{id}",
         handler=get_chain,
+        access=Access.MEMBER,  # it is an answer
         summary="The answer to come",
         tag="Background",
         answers="What the endpoint that was called answers, with its headers. Until it is there: 202 with the `chain` object "

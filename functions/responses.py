@@ -10,7 +10,7 @@ from starlette.responses import Response
 from functions import streaming
 from functions.background_fields import check_webhook, deadline_of, refuse_background_fields
 from functions.chat_completions import StreamSource
-from functions.endpoints import Endpoint, Parameter, blueprint
+from functions.endpoints import Access, Endpoint, Parameter, blueprint
 from functions.http import Call, endpoint
 from functions.idempotent import KEY, chain_id, idempotent
 from functions.inference import answer_headers
@@ -115,7 +115,8 @@ async def _start(call: Call, body: dict[str, Any], asked: Asked, kept: Kept, web
     except StorageUnavailableError:
         raise  # it may have begun: then it is found by its key, or by its id
     except GatewayError as error:
-        await call.gateway.responses.delete(kept.id)
+        if b"idempotency-key" not in call.headers:  # else another call of that key may be beginning the same response
+            await call.gateway.responses.delete(kept.id)
         rename_param(error)
         raise
 
@@ -262,6 +263,7 @@ ENDPOINTS: Final = (
         method="GET",
         path=_ONE,
         handler=get_response,
+        access=Access.MEMBER,  # it holds an answer
         parameters=(
             Parameter("stream", "True for its events; of one being answered, until it has ended.", schema={"type": "boolean"}),
             Parameter("starting_after", "Only events numbered above this.", schema={"type": "integer"}),
@@ -301,6 +303,7 @@ ENDPOINTS: Final = (
         method="GET",
         path=_ONE + "/input_items",
         handler=list_input_items,
+        access=Access.MEMBER,  # it holds prompts
         parameters=(
             Parameter("limit", "1 to 100; 20 when absent.", schema={"type": "integer"}),
             Parameter(

@@ -114,12 +114,15 @@ class Responses:
             return None
         row = Fields(head.properties)
         ended = row.flag("ended")
+        written = await pieces.read(self._table, partition, _ENDED if ended else _BEGUN)
+        if not written:  # it is being deleted, its head first
+            return None
         return Kept(
             response_id,
             row.text("project"),
             row.text("key_id"),
             row.number("created_at"),
-            _object(await pieces.read(self._table, partition, _ENDED if ended else _BEGUN)),
+            _object(written),
             background=row.flag("background"),
             ended=ended,
         )

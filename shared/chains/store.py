@@ -93,13 +93,12 @@ class Chains:
         """Return a chain; raise `NotFoundError`."""
         found = await self.find(chain_id)
         if found is None:
-            message = f"There is no {chain_id[:80]!r}; it was never made, or it is older than {KEPT_DAYS} days."
-            raise NotFoundError(message)
+            raise _unknown(chain_id)
         return found
 
     async def body(self, chain_id: str) -> bytes:
-        """Return the request's body."""
-        return await pieces.read(self._table, rows.partition_of(chain_id), "q~")
+        """Return the request's body; raise `NotFoundError` when the chain is being deleted."""
+        return await self._written(chain_id, "q~")
 
     async def trace(self, chain_id: str) -> bytes:
         """Return the decision about the request, as JSON."""
@@ -291,8 +290,18 @@ class Chains:
         return True
 
     async def answer(self, chain_id: str, number: int) -> bytes:
-        """Return the answer of an attempt."""
-        return await pieces.read(self._table, rows.partition_of(chain_id), rows.answer_rows(number))
+        """Return the answer of an attempt that answered; raise `NotFoundError` when its chain is being deleted."""
+        return await self._written(chain_id, rows.answer_rows(number))
+
+    async def _written(self, chain_id: str, prefix: str) -> bytes:
+        written = await pieces.read(self._table, rows.partition_of(chain_id), prefix)
+        if not written:
+            raise _unknown(chain_id)
+        return written
+
+
+def _unknown(chain_id: str) -> NotFoundError:
+    return NotFoundError(f"There is no {chain_id[:80]!r}; it was never made, or it is older than {KEPT_DAYS} days, or deleted.")
 
 
 def _marked(entity: Entity, name: str, wanted: str | None) -> bool:

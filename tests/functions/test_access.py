@@ -9,6 +9,7 @@ import pytest
 
 from functions.description import ENDPOINTS
 from functions.endpoints import Access, Endpoint, PublicEndpoint
+from shared.core.access import Role
 from tests.functions.harness import SETTINGS, Edge, running
 
 PUBLIC = {"/v1/health/live", "/openapi.json", "/docs"}
@@ -50,6 +51,18 @@ async def test_administration_is_the_administrators(edge: Edge) -> None:
     for row in admin:
         reply = await edge.call(row.method, re.sub(r"\{\*?\w+\}", "x", row.path), json={}, headers=headers)
         assert (403, "permission_denied") == (reply.status, reply.error["code"]), row.name
+
+
+async def test_viewers_read_reports_and_no_prompts_or_answers(edge: Edge) -> None:
+    """What holds them is for members; where it stands is for everybody of its project."""
+    made, member = await edge.gateway.keys.create("test", "shop", roles=frozenset({Role.VIEWER})), await edge.key("shop")
+    viewer = {"authorization": f"Bearer {made.token.reveal()}"}
+    response = (await edge.post("/v1/responses", {"model": "small", "input": "Hello"}, headers=member)).json["id"]
+    accepted = await edge.post("/v1/chat/completions", CHAT, headers={**member, "prefer": "respond-async"})
+    held = [f"/v1/responses/{response}", f"/v1/responses/{response}/input_items", accepted.headers["location"]]
+
+    assert [403] * 4 == [(await edge.get(path, headers=viewer)).status for path in [*held, "/v1/files/file-1/content"]]
+    assert 200 == (await edge.get("/v1/chains", headers=viewer)).status
 
 
 @pytest.mark.parametrize("header", ["authorization", "Authorization", "api-key", "x-api-key"])

@@ -9,6 +9,7 @@ import pytest
 
 from functions import background_chains
 from shared.chains import Chain, Kind, State
+from shared.chains.rows import partition_of
 from tests.functions.harness import ADMIN_KEY, Edge, Reply
 
 CHAT = "/v1/chat/completions"
@@ -117,6 +118,17 @@ async def test_only_what_has_ended_can_be_deleted(edge: Edge) -> None:
         (await edge.call("DELETE", path)).status,
         (await edge.post(path + "/cancel", {})).status,
     ]
+
+
+async def test_an_answer_that_is_being_deleted_is_not_found(edge: Edge) -> None:
+    """Who has read the chain and then finds no answer behind it gets a 404, and no 500."""
+    path = await start(edge)
+    assert 200 == (await settled(edge, path)).status
+    table, partition = edge.gateway.tables.table("chains"), partition_of(path.rpartition("/")[2])
+    for row in [entity.row async for entity in table.query(partition) if entity.row != "0"]:
+        await table.delete(partition, row)
+
+    assert 404 == (await edge.get(path)).status
 
 
 async def test_projects_see_their_own(edge: Edge) -> None:

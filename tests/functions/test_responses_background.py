@@ -13,7 +13,10 @@ from aiohttp import web
 from openai import AsyncOpenAI
 from openai.types.responses import Response
 
+from functions import gateway as holder
+from shared.chains import Chain, Chains
 from shared.core.registry import Secret
+from shared.gateway import Gateway
 from shared.responses import day_of, partition_of
 from tests.functions.harness import SETTINGS, Edge, running
 from tests.functions.test_responses import events_of, sdk
@@ -257,3 +260,38 @@ async def test_one_that_was_never_begun_has_failed(edge: Edge, client: AsyncOpen
     await edge.gateway.chains.delete(response.id)
 
     assert "failed" == (await client.responses.retrieve(response.id)).status
+
+
+class _AtOnce(Chains):
+    """Lets the first two calls look for a chain at the same moment."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__(gateway.tables, gateway.clock)
+        self._looked = 0
+        self._both = asyncio.Event()
+
+    async def find(self, chain_id: str) -> Chain | None:
+        """Look when the other one does."""
+        found = await super().find(chain_id)
+        self._looked += 1
+        if self._looked == 2:
+            self._both.set()
+        await self._both.wait()
+        return found
+
+
+async def test_a_call_that_is_refused_leaves_another_of_its_key_alone(edge: Edge) -> None:
+    """Both see no chain; one makes it, the other is over the limit: the response is there, and answered."""
+    made = await edge.gateway.keys.create("test", "shop", requests_per_minute=1)
+    mine = {"authorization": f"Bearer {made.token.reveal()}"}
+    holder.use(replace(edge.gateway, chains=_AtOnce(edge.gateway)))
+    async with asyncio.timeout(LONG):
+        replies = await asyncio.gather(
+            *(edge.post(PATH, BACKGROUND, headers={**mine, "idempotency-key": "one"}) for _ in range(2))
+        )
+    holder.use(edge.gateway)
+
+    assert [200, 429] == sorted(reply.status for reply in replies)
+    name = next(reply.json["id"] for reply in replies if reply.status == 200)
+    async with sdk(edge, mine) as client:
+        assert "completed" == (await ended(client, await client.responses.retrieve(name))).status

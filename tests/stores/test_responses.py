@@ -144,3 +144,13 @@ async def test_what_is_old_is_pruned_and_nothing_else(responses: Responses, tabl
     assert await responses.find("resp_new") is not None
     for partition in (partition_of("resp_old"), partition_of("resp_torn"), day_of(old.created_at)):
         assert [] == await rows(tables, partition)
+
+
+async def test_one_that_is_being_deleted_is_gone_already(responses: Responses, tables: Tables, clock: FakeClock) -> None:
+    """Whoever has read its head and then finds nothing behind it is told that it is not there."""
+    await responses.keep(made(clock), ITEMS)
+    for row in await rows(tables, partition_of("resp_1")):
+        if row != "0":
+            await tables.table("responses").delete(partition_of("resp_1"), row)
+
+    assert await responses.find("resp_1") is None
