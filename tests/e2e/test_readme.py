@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+from shared.catalog.check import check
+
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PATIENCE = 60.0
@@ -132,6 +134,14 @@ def test_the_examples_of_background_work_print_answers(host: Running, name: str,
         [sys.executable, str(script)], cwd=host.folder, capture_output=True, text=True, check=True, timeout=PATIENCE
     )
     assert said in done.stdout
+
+
+def test_the_vendor_in_the_readme_is_a_catalog(tmp_path: Path) -> None:
+    """Its rows alone are well: a file of them can be served."""
+    path = tmp_path / "catalog.yaml"
+    path.write_text(example("catalog"), encoding="utf-8")
+
+    assert [] == check(str(path), {"ACME_API_KEY": "secret"})
 
 
 @pytest.mark.parametrize("target", ["run", "test", "check", "bench", "fmt"])
