@@ -125,8 +125,9 @@ ENDPOINTS: Final = (
         access=Access.MEMBER,  # it is an answer
         summary="The answer to come",
         tag="Background",
-        answers="What the endpoint that was called answers, with its headers. Until it is there: 202 with the `chain` object "
-        "and `retry-after`. If it failed: the error an interactive call would have got. If it was cancelled: 410.",
+        answers="What the endpoint that was called answers, with its headers. If it failed: the error an interactive call "
+        "would have got.",
+        also={"202": "It is under way: the `chain` object; `retry-after` says when to look again.", "410": "It was cancelled."},
         aliases=(f"/openai{PATH}/{{id}}",),
     ),
     Endpoint(

@@ -15,7 +15,7 @@ from functions.endpoints import Endpoint, blueprint
 from functions.http import Call, endpoint
 from functions.idempotent import KEY
 from functions.inference import answer_headers, inference_request
-from functions.prefer import PREFER, answering
+from functions.prefer import ACCEPTED, PREFER, answering
 from functions.rendering import json_response, usd
 from functions.schemas_chat import ChatRequest
 from functions.streaming import DONE, EventStream, event
@@ -159,6 +159,7 @@ ENDPOINTS: Final = (
         path="/v1/chat/completions",
         handler=answering(WORK, create_chat_completion),
         parameters=(KEY, PREFER),
+        also=ACCEPTED,
         summary="Answer a chat, whole or streamed",
         tag="Inference",
         body=CHAT,

@@ -19,7 +19,7 @@ from functions.http import Call, endpoint, new_request_id
 from functions.idempotent import KEY
 from functions.inference import answer_headers, inference_request
 from functions.legacy_shape import choices_of, legacy_chunk, usage_sum
-from functions.prefer import PREFER, answering
+from functions.prefer import ACCEPTED, PREFER, answering
 from functions.rendering import NANO, RawHeaders, json_response, usd_text
 from functions.schemas import CompletionRequest
 from functions.validation import Schema
@@ -202,6 +202,7 @@ ENDPOINTS: Final = (
         path="/v1/completions",
         handler=answering(WORK, create_completion),
         parameters=(KEY, PREFER),
+        also=ACCEPTED,
         summary="Complete a prompt",
         tag="Inference",
         body=COMPLETION,

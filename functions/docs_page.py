@@ -14,6 +14,8 @@ EXAMPLES: Final[dict[str, Any]] = {
     "ChatRequest": {"model": "auto", "messages": [{"role": "user", "content": "Say hello."}]},
     "CompletionRequest": {"prompt": "Write a Python function to sort a list", "task_type": "code-generation"},
     "EmbeddingsRequest": {"input": "A text to embed."},
+    "ResponseRequest": {"model": "auto", "input": "Plan a week in Lisbon."},
+    "BatchRequest": {"input_file_id": "file-…", "endpoint": "/v1/chat/completions", "completion_window": "24h"},
     "RouteRequest": {"model": "auto", "messages": [{"role": "user", "content": "Summarize this article."}]},
     "FeedbackRequest": {"request_id": "req_…", "rating": 5, "feedback": "Right on the point."},
     "KeyRequest": {"project": "my-team", "name": "my application"},
@@ -35,7 +37,7 @@ def page(document: dict[str, Any]) -> str:
         sections.append(f"<h2>{escape(tag)}</h2>{''.join(rows)}")
     shapes = "".join(
         f'<details id="schema-{escape(name)}"><summary><code>{escape(name)}</code></summary>'
-        f'<div class="in"><p>{escape(schema.get("description", ""))}</p>{_fields(schema)}</div></details>'
+        f'<div class="in"><p>{_prose(schema.get("description", ""))}</p>{_fields(schema)}</div></details>'
         for name, schema in sorted(schemas.items())
     )
     return (
@@ -55,12 +57,12 @@ def _operation(path: str, verb: str, operation: dict[str, Any], schemas: dict[st
         f"<tr><td><code>{escape(status)}</code></td><td>{_prose(answer['description'])}</td></tr>"
         for status, answer in operation["responses"].items()
     )
-    note = f"<p>{escape(operation['description'])}</p>" if "description" in operation else ""
+    note = f"<p>{_prose(operation['description'])}</p>" if "description" in operation else ""
     if aliases := operation.get("x-aliases"):
         note += f'<p class="dim">Also at {", ".join(f"<code>{escape(alias)}</code>" for alias in aliases)}.</p>'
     return (
         f'<details><summary><span class="verb {verb}">{verb}</span><code>{escape(path)}</code>'
-        f'<span class="dim">{escape(operation["summary"])}</span></summary><div class="in">{note}'
+        f'<span class="dim">{_prose(operation["summary"])}</span></summary><div class="in">{note}'
         f'<form data-path="{escape(path)}" data-verb="{verb}">{_parameters(parameters)}{_body(operation, schemas)}'
         f"<p><button>Send</button></p><pre hidden></pre></form><table>{answers}</table></div></details>"
     )
@@ -76,7 +78,7 @@ def _prose(text: str) -> str:
 def _parameters(parameters: list[dict[str, Any]]) -> str:
     rows = "".join(
         f"<tr><td><code>{escape(parameter['name'])}</code>{' *' if parameter['required'] else ''}</td>"
-        f'<td>{escape(parameter["description"])}</td><td><input name="{escape(parameter["name"])}" '
+        f'<td>{_prose(parameter["description"])}</td><td><input name="{escape(parameter["name"])}" '
         f'data-in="{parameter["in"]}" aria-label="{escape(parameter["name"])}"></td></tr>'
         for parameter in parameters
     )
@@ -93,7 +95,7 @@ def _body(operation: dict[str, Any], schemas: dict[str, Any]) -> str:
     example = orjson.dumps(EXAMPLES.get(name, {}), option=orjson.OPT_INDENT_2).decode()
     return (
         f'<p>Body: <a href="#schema-{escape(name)}"><code>{escape(name)}</code></a> '
-        f"{escape(schemas[name].get('description', ''))}</p>"
+        f"{_prose(schemas[name].get('description', ''))}</p>"
         f'<textarea rows="{min(12, example.count(chr(10)) + 2)}" aria-label="Body">{escape(example)}</textarea>'
     )
 
@@ -102,7 +104,7 @@ def _fields(schema: dict[str, Any]) -> str:
     required = schema.get("required", ())
     rows = "".join(
         f"<tr><td><code>{escape(name)}</code>{' *' if name in required else ''}</td>"
-        f"<td><code>{_type(field)}</code></td><td>{escape(field.get('description', ''))}</td></tr>"
+        f"<td><code>{_type(field)}</code></td><td>{_prose(field.get('description', ''))}</td></tr>"
         for name, field in schema.get("properties", {}).items()
     )
     return f"<table>{rows}</table>" if rows else ""

@@ -12,7 +12,7 @@ from functions.endpoints import Endpoint, blueprint
 from functions.http import Call, endpoint
 from functions.idempotent import KEY
 from functions.inference import answer_headers, inference_request
-from functions.prefer import PREFER, answering
+from functions.prefer import ACCEPTED, PREFER, answering
 from functions.rendering import json_response
 from functions.schemas import EmbeddingsRequest
 from functions.validation import Schema
@@ -49,6 +49,7 @@ ENDPOINTS: Final = (
         path="/v1/embeddings",
         handler=answering(WORK, create_embeddings),
         parameters=(KEY, PREFER),
+        also=ACCEPTED,
         summary="Turn texts into vectors",
         tag="Inference",
         body=EMBEDDINGS,

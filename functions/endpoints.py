@@ -60,7 +60,8 @@ class Endpoint:
 
     ``aliases`` are further paths of the same handler (Azure OpenAI's); ``answers`` describes the 200. The handler of a
     ``durable`` row finds the engine of chains in `Call.engine`; that of one which does not have its body read reads it itself.
-    ``form`` is the JSON schema of a body that is multipart/form-data, for the description.
+    ``form`` is the JSON schema of a body that is multipart/form-data, and ``also`` what is answered under other statuses than
+    the usual one and those of errors, both for the description.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Endpoint:
     durable: bool = False
     reads_body: bool = True
     form: Mapping[str, Any] | None = None
+    also: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def least(self) -> Access:

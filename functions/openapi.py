@@ -38,7 +38,8 @@ _REFUSALS: Final = {
     "400": "The request can't be understood, or not be served as asked.",
     "401": "No key, or one that is not known.",
     "403": "The key is not allowed to do this.",
-    "404": "No such model, key or request.",
+    "404": "No such thing: a model, a key, a request, a chain, a response, a file, a batch.",
+    "409": "It clashes with what is there: a key used for another request, work that has ended, or has not.",
     "413": "The body is too large.",
     "429": "Every candidate is throttled; `retry-after` says when to come back.",
     "503": "Every candidate failed, or this instance is full.",
@@ -89,7 +90,10 @@ def _operation(row: AnyEndpoint, path: str, schemas: dict[str, Any]) -> dict[str
         "summary": row.summary,
         "tags": [row.tag],
         "parameters": [],
-        "responses": {str(row.status): {"description": row.answers, "headers": _HEADERS, "content": answer}},
+        "responses": {
+            status: {"description": text, "headers": _HEADERS, "content": answer}
+            for status, text in ((str(row.status), row.answers), *_also(row))
+        },
     }
     if not isinstance(row, Endpoint):
         operation["security"] = []
@@ -107,6 +111,11 @@ def _operation(row: AnyEndpoint, path: str, schemas: dict[str, Any]) -> dict[str
         status: {"description": text, "headers": _HEADERS, "content": error} for status, text in _REFUSALS.items()
     }
     return operation
+
+
+def _also(row: AnyEndpoint) -> tuple[tuple[str, str], ...]:
+    """Return what else an endpoint can answer with beside its usual answer: statuses and descriptions."""
+    return tuple(row.also.items()) if isinstance(row, Endpoint) else ()
 
 
 _NEEDS: Final = {

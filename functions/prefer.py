@@ -36,6 +36,7 @@ PREFER: Final = Parameter(
     place="header",
 )
 """How endpoints describe it."""
+ACCEPTED: Final = {"202": "With `Prefer: respond-async`: the `chain` object, and the `Location` of the answer to come."}
 
 _ITEM: Final = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*+"?)++')
 _HEAD: Final = re.compile(

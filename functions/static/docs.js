@@ -5,7 +5,7 @@ function address(form) {
   let path = form.dataset.path;
   const query = new URLSearchParams();
   for (const input of form.querySelectorAll("[data-in]")) {
-    if (!input.value) continue;
+    if (!input.value || input.dataset.in === "header") continue;
     const encoded = input.value.split("/").map(encodeURIComponent).join("/");
     if (input.dataset.in === "path") path = path.replace("{" + input.name + "}", encoded);
     else query.set(input.name, input.value);
@@ -13,14 +13,20 @@ function address(form) {
   return query.size ? path + "?" + query : path;
 }
 
+function headersOf(form) {
+  const given = [...form.querySelectorAll('[data-in="header"]')].filter((input) => input.value);
+  return Object.fromEntries(given.map((input) => [input.name, input.value]));
+}
+
 function head(response) {
-  const shown = [...response.headers].filter(([name]) => /^(x-switchyard|x-request|retry)/.test(name));
+  const ours = /^(x-switchyard|x-request|retry|location|preference|idempotent)/;
+  const shown = [...response.headers].filter(([name]) => ours.test(name));
   return [`${response.status} ${response.statusText}`, ...shown.map(([name, value]) => `${name}: ${value}`), "", ""].join("\n");
 }
 
 async function send(form, out) {
   const body = form.querySelector("textarea");
-  const headers = body ? { "content-type": "application/json" } : {};
+  const headers = { ...headersOf(form), ...(body && { "content-type": "application/json" }) };
   if (key.value) headers.authorization = "Bearer " + key.value;
   const response = await fetch(address(form), { method: form.dataset.verb, headers, body: body?.value });
   const first = head(response);

@@ -66,6 +66,21 @@ def test_the_schemas_that_parse_are_the_ones_described() -> None:
     assert {row.body.name for row in ENDPOINTS if isinstance(row, Endpoint) and row.body} <= set(schemas)
 
 
+def test_what_is_answered_while_a_chain_is_under_way_is_described() -> None:
+    """By those that start one, and by the one that tells of it."""
+    paths = document()["paths"]
+    starters = [
+        operation
+        for methods in paths.values()
+        for operation in methods.values()
+        if any(one["name"] == "Prefer" for one in operation["parameters"])
+    ]
+
+    assert starters
+    assert all({"200", "202", "409"} <= set(one["responses"]) for one in starters)
+    assert {"200", "202", "410"} <= set(paths["/v1/chains/{id}"]["get"]["responses"])
+
+
 async def test_it_is_served_without_a_key(edge: Edge) -> None:
     """Programs read one, people the other."""
     openapi, docs = await edge.get("/openapi.json", headers={}), await edge.get("/docs", headers={})
