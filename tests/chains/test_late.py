@@ -37,8 +37,12 @@ class Frozen:
         return await self._complete(call)
 
 
-async def taken_for_dead(it: Bench) -> None:
-    """Recover everything that has been silent so far."""
+async def taken_for_dead(frozen: Bench, it: Bench) -> None:
+    """Recover everything that has been silent so far: a process that is frozen does not say that it lives."""
+    tending = frozen.gateway.ledger._task
+    assert tending is not None
+    tending.cancel()
+    await asyncio.gather(tending, return_exceptions=True)
     for _ in range(3):
         await recover(it.gateway)
         cast("FakeClock", it.gateway.ledger._clock).seconds += 400
@@ -55,7 +59,7 @@ async def test_who_comes_back_changes_nothing_that_was_summed_up(
     frozen = Frozen(one, monkeypatch)
     attempt = asyncio.create_task(background.attempt(one.gateway, given(chain), read_chat))
     await frozen.asked.wait()
-    await taken_for_dead(other)
+    await taken_for_dead(one, other)
 
     async def wake() -> None:
         frozen.thawed.set()
