@@ -11,8 +11,8 @@
 | `SWITCHYARD_ENTRA_TENANT` | unset | directory id: Entra ID tokens of this tenant are taken beside keys |
 | `SWITCHYARD_ENTRA_AUDIENCE` | unset | the application id, or its URI, that those tokens must be for |
 | `SWITCHYARD_ENTRA_PROJECT_CLAIM` | unset | the claim that names the project; unset, everybody's is `default` |
-| `SWITCHYARD_WEBHOOK_HOSTS` | unset | hosts that budget alerts may be sent to, comma-separated |
-| `SWITCHYARD_WEBHOOK_SECRET` | unset | signs those alerts, at least 16 characters; needed to send any |
+| `SWITCHYARD_WEBHOOK_HOSTS` | unset | hosts that budget alerts and ends of background work may be told to, comma-separated |
+| `SWITCHYARD_WEBHOOK_SECRET` | unset | signs those messages, at least 16 characters; needed to send any |
 | `SWITCHYARD_USAGE_DAYS` | unset | days for which single requests are kept; what they add up to is kept for good |
 | `SWITCHYARD_CORS_ORIGINS` | unset | browser origins that may call, comma-separated; `*` is all |
 | `SWITCHYARD_MAX_BODY_BYTES` | 10485760 | larger request bodies are refused with 413 |
