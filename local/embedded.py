@@ -8,6 +8,7 @@ end; timers and activities are the host's event loop's. Pinned to durabletask 1.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -240,9 +241,10 @@ class Embedded:
         self._backend.StartInstance(request, cast("grpc.ServicerContext", _Asked()))
 
     def tell(self, instance: str, event: str) -> None:
-        """Raise an event; raise `RefusedError` when the instance is not there."""
+        """Raise an event; nothing happens when the instance is not there: it may have ended a moment ago."""
         request = wire.RaiseEventRequest(instanceId=instance, name=event, input=StringValue(value="true"))
-        self._backend.RaiseEvent(request, cast("grpc.ServicerContext", _Asked()))
+        with contextlib.suppress(RefusedError):
+            self._backend.RaiseEvent(request, cast("grpc.ServicerContext", _Asked()))
 
     @property
     def size(self) -> int:

@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable, Generator
 from datetime import timedelta
 from pathlib import Path
@@ -230,6 +231,26 @@ async def test_cancelling_what_does_not_run_does_nothing() -> None:
     await engine.cancel("one")
     await settled(engine)
     await engine.cancel("one")
+    await engine.aclose()
+
+
+async def test_cancelling_what_ended_a_moment_ago_does_nothing() -> None:
+    """The engine has dropped it in another thread, and the loop, which was busy, has not been told yet."""
+
+    def flow(context: Any) -> Flow:
+        del context
+        yield from ()
+
+    engine = engine_of(flow)
+    embedded = await engine._opened()
+    await engine.start("flow", "one", {})
+    deadline = time.monotonic() + 60
+    while embedded.size and time.monotonic() < deadline:
+        time.sleep(0.01)  # noqa: ASYNC251 - keeps the loop from hearing of it
+    was = engine.running
+    await engine.cancel("one")
+
+    assert (0, 1) == (embedded.size, was)
     await engine.aclose()
 
 
