@@ -206,6 +206,10 @@ async def attempt(gateway: Gateway, given: Mapping[str, Any], read: Read) -> dic
         gone = Failed(FailureKind.DEPLOYMENT_NOT_FOUND, f"{step.candidate.deployment} is no longer in the catalog.")
         return happened_out(AttemptFailed(0.0, gone))
     now = gateway.clock.now()
+    if now >= chain.deadline:  # its turn came late: many were before it, or the store was away
+        late = Failed(FailureKind.NOT_ADMITTED, "The deadline passed before this attempt could be made.")
+        return happened_out(AttemptFailed(0.0, late))
+    step = replace(step, remaining=min(step.remaining, chain.deadline - now))
     status = {"attempt": step.number, "deployment": step.candidate.deployment, "since": now}
     await gateway.chains.change(
         chain.id, lambda one: replace(one, state=State.IN_PROGRESS, started_at=one.started_at or now, status=status)
@@ -364,7 +368,10 @@ async def _finish_lost(gateway: Gateway, chain: Chain, claim: Claim, record: Att
 async def note(gateway: Gateway, given: Mapping[str, Any]) -> dict[str, Any]:
     """Write down what a chain is doing."""
     status = dict(given["status"])
-    await gateway.chains.change(given["id"], lambda one: replace(one, state=State.IN_PROGRESS, status=status))
+    now = gateway.clock.now()
+    await gateway.chains.change(
+        given["id"], lambda one: replace(one, state=State.IN_PROGRESS, started_at=one.started_at or now, status=status)
+    )
     return {}
 
 

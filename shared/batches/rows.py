@@ -26,6 +26,7 @@ import orjson
 from shared.core.fields import Fields
 from shared.core.records import Caller
 from shared.ports import Entity, Value
+from shared.stored import caller_in, caller_out, json_in, present, text_of
 
 TABLE: Final = "batches"
 HEAD: Final = "0"
@@ -180,7 +181,7 @@ def slice_row(number: int) -> str:
 def batch_entity(batch: Batch) -> Entity:
     """Return a batch as a row."""
     properties: dict[str, Value | None] = {
-        "caller": text_of({**asdict(batch.caller), "models": None if (m := batch.caller.models) is None else sorted(m)}),
+        "caller": caller_out(batch.caller),
         "endpoint": batch.endpoint,
         "input_file": batch.input_file,
         "window": batch.window,
@@ -207,7 +208,7 @@ def batch_in(entity: Entity) -> Batch:
     cursor, metadata, moments = (Fields(json_in(row.text(name))) for name in ("cursor", "metadata", "moments"))
     return Batch(
         id=entity.partition.removeprefix("b~"),
-        caller=_caller(Fields(json_in(row.text("caller")))),
+        caller=caller_in(row.text("caller")),
         endpoint=row.text("endpoint"),
         input_file=row.text("input_file"),
         window=row.text("window"),
@@ -239,37 +240,3 @@ def counts_in(written: Mapping[str, Any]) -> Counts:
     """Return counts as they were written; raise `ValueError`."""
     read = Fields(written)
     return Counts(**{name: read.find_whole(name) or 0 for name in _COUNTED})
-
-
-def _caller(read: Fields) -> Caller:
-    tags = read.find_fields("tags")
-    return Caller(
-        key_id=read.text("key_id"),
-        project=read.text("project"),
-        admin=read.flag("admin"),
-        name=read.text("name"),
-        models=None if (models := read.find_texts("models")) is None else frozenset(models),
-        budgets=read.find_texts("budgets") or (),
-        requests_per_minute=read.find_whole("requests_per_minute"),
-        tokens_per_minute=read.find_whole("tokens_per_minute"),
-        tags={} if tags is None else {name: tags.text(name) for name in tags.names()},
-    )
-
-
-def text_of(value: Any) -> str:
-    """Return JSON text."""
-    return orjson.dumps(value).decode()
-
-
-def json_in(text: str) -> dict[str, Any]:
-    """Return the object in JSON text; raise `ValueError`."""
-    value = orjson.loads(text)
-    if not isinstance(value, dict):
-        message = "not an object"
-        raise ValueError(message)  # noqa: TRY004 - a damaged row, like any other
-    return value
-
-
-def present(properties: Mapping[str, Value | None]) -> dict[str, Value]:
-    """Return what a row can hold of these: None is what is not there."""
-    return {name: value for name, value in properties.items() if value is not None}

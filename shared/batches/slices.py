@@ -18,7 +18,7 @@ from typing import Final
 
 from shared import pieces
 from shared.batches.lines import Result, Spent
-from shared.batches.rows import Counts, Part, counts_in, json_in, slice_row, text_of
+from shared.batches.rows import Counts, Part, counts_in, slice_row
 from shared.core.errors import StorageUnavailableError
 from shared.core.fields import Fields
 from shared.ports import (
@@ -33,6 +33,7 @@ from shared.ports import (
     Op,
     Tables,
 )
+from shared.stored import json_in, text_of
 
 SLICE_LINES: Final = 100
 SLICE_BYTES: Final = 1024 * 1024

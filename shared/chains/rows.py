@@ -12,16 +12,15 @@ DAY      ID             chains by the day they began (``d~2026-11-23``)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
-import orjson
-
 from shared.core.fields import Fields
 from shared.core.records import Caller
 from shared.ports import Entity, Value
+from shared.stored import caller_in, caller_out, json_in, present, text_of
 
 TABLE: Final = "chains"
 HEAD: Final = "0"
@@ -155,23 +154,12 @@ def answer_rows(number: int) -> str:
 
 def chain_entity(chain: Chain) -> Entity:
     """Return a chain as a row."""
-    caller = chain.caller
     properties: dict[str, Value | None] = {
         "kind": chain.kind.value,
         "request_id": chain.request_id,
         "path": chain.path,
-        "caller": _text(
-            {
-                "key_id": caller.key_id,
-                "project": caller.project,
-                "admin": caller.admin,
-                "name": caller.name,
-                "models": None if caller.models is None else sorted(caller.models),
-                "budgets": list(caller.budgets),
-                "tags": dict(caller.tags),
-            }
-        ),
-        "plan": _text(chain.plan),
+        "caller": caller_out(chain.caller),
+        "plan": text_of(chain.plan),
         "created_at": chain.created_at,
         "deadline": chain.deadline,
         "version": chain.version,
@@ -179,16 +167,16 @@ def chain_entity(chain: Chain) -> Entity:
         "webhook": chain.webhook,
         "state": chain.state.value,
         "cancelling": chain.cancelling,
-        "status": _text(chain.status),
+        "status": text_of(chain.status),
         "started_at": chain.started_at,
         "ended_at": chain.ended_at,
         "answer": chain.answer,
         "cost": chain.cost,
         "attempts": chain.attempts,
-        "error": None if chain.error is None else _text(chain.error),
-        "facts": _text(chain.facts),
+        "error": None if chain.error is None else text_of(chain.error),
+        "facts": text_of(chain.facts),
     }
-    return Entity(partition_of(chain.id), HEAD, _present(properties), chain.etag)
+    return Entity(partition_of(chain.id), HEAD, present(properties), chain.etag)
 
 
 def chain_in(entity: Entity) -> Chain:
@@ -200,8 +188,8 @@ def chain_in(entity: Entity) -> Chain:
         kind=Kind(row.text("kind")),
         request_id=row.text("request_id"),
         path=row.text("path"),
-        caller=_caller(Fields(_json(row.text("caller")))),
-        plan=_json(row.text("plan")),
+        caller=caller_in(row.text("caller")),
+        plan=json_in(row.text("plan")),
         created_at=row.number("created_at"),
         deadline=row.number("deadline"),
         version=row.whole("version"),
@@ -209,14 +197,14 @@ def chain_in(entity: Entity) -> Chain:
         webhook=row.find_text("webhook"),
         state=State(row.text("state")),
         cancelling=row.flag("cancelling"),
-        status=_json(row.text("status")),
+        status=json_in(row.text("status")),
         started_at=row.find_number("started_at"),
         ended_at=row.find_number("ended_at"),
         answer=row.find_whole("answer"),
         cost=row.find_whole("cost"),
         attempts=row.whole("attempts"),
-        error=None if error is None else _json(error),
-        facts=_json(row.text("facts")),
+        error=None if error is None else json_in(error),
+        facts=json_in(row.text("facts")),
         etag=entity.etag,
     )
 
@@ -229,11 +217,11 @@ def claim_entity(chain: str, claim: Claim) -> Entity:
         "held": claim.held,
         "deployment": claim.deployment,
         "at": claim.at,
-        "happened": None if claim.happened is None else _text(claim.happened),
-        "record": None if claim.record is None else _text(claim.record),
-        "answer": None if claim.answer is None else _text(claim.answer),
+        "happened": None if claim.happened is None else text_of(claim.happened),
+        "record": None if claim.record is None else text_of(claim.record),
+        "answer": None if claim.answer is None else text_of(claim.answer),
     }
-    return Entity(partition_of(chain), claim_row(claim.number), _present(properties), claim.etag)
+    return Entity(partition_of(chain), claim_row(claim.number), present(properties), claim.etag)
 
 
 def claim_in(entity: Entity) -> Claim:
@@ -247,35 +235,8 @@ def claim_in(entity: Entity) -> Claim:
         held=row.whole("held"),
         deployment=row.text("deployment"),
         at=row.number("at"),
-        happened=None if happened is None else _json(happened),
-        record=None if record is None else _json(record),
-        answer=None if answer is None else _json(answer),
+        happened=None if happened is None else json_in(happened),
+        record=None if record is None else json_in(record),
+        answer=None if answer is None else json_in(answer),
         etag=entity.etag,
     )
-
-
-def _caller(fields: Fields) -> Caller:
-    written = fields.find_fields("tags")
-    known = Caller(fields.text("key_id"), fields.text("project"), admin=fields.flag("admin"), name=fields.text("name"))
-    return replace(
-        known,
-        models=None if (models := fields.find_texts("models")) is None else frozenset(models),
-        budgets=fields.find_texts("budgets") or (),
-        tags={} if written is None else {name: written.text(name) for name in written.names()},
-    )
-
-
-def _text(value: Any) -> str:
-    return orjson.dumps(value).decode()
-
-
-def _json(text: str) -> Mapping[str, Any]:
-    value = orjson.loads(text)
-    if not isinstance(value, dict):
-        message = "not an object"
-        raise ValueError(message)  # noqa: TRY004 - a damaged row, like any other
-    return value
-
-
-def _present(properties: Mapping[str, Value | None]) -> dict[str, Value]:
-    return {name: value for name, value in properties.items() if value is not None}

@@ -42,7 +42,7 @@ LAYERS = (
         "shared.batches",
         "shared.traffic",
     ),
-    ("shared.pieces",),
+    ("shared.pieces", "shared.stored"),
     ("shared.ports",),
     ("shared.core",),
 )
