@@ -169,6 +169,19 @@ async def test_a_chain_ends_at_its_deadline(bench: Make) -> None:
     assert 5 < len(it.provider.asked) < 30
 
 
+async def test_an_attempt_whose_turn_comes_late_keeps_to_the_deadline(bench: Make) -> None:
+    """It has what is left and no more; after the deadline nothing is sent, and nothing billed."""
+    it = bench(registry("a/sol"))
+    first, second = await stored(it), await stored(it, "chain_2")
+    it.clock.seconds += 86_400.0 - 5.0
+    assert {"event": "succeeded"} == await background.attempt(it.gateway, given(first), read_chat)
+    it.clock.seconds += 10.0
+    late = await background.attempt(it.gateway, given(second), read_chat)
+
+    assert [5.0] == [call.timeouts.whole for call in it.provider.asked]
+    assert ("failed", "not_admitted") == (late["event"], late["failed"]["kind"])
+
+
 async def test_a_budget_ends_a_chain(bench: Make) -> None:
     """As ``insufficient_quota``; nothing was sent."""
     it = bench(registry("a/sol"))
