@@ -80,10 +80,11 @@ async def create_batch(call: Call) -> Response:
 
 
 def _endpoint(path: str) -> str:
-    if path not in WORKS:
+    full = path if path in WORKS else "/v1" + path  # Azure OpenAI's form: /chat/completions
+    if full not in WORKS:
         message = f"`endpoint` is {path[:60]!r}; it must be one of {', '.join(sorted(WORKS))}."
         raise InvalidRequestError(message, param="endpoint", code="invalid_value")
-    return path
+    return full
 
 
 def _hours(window: str) -> int:

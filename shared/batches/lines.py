@@ -89,7 +89,7 @@ def _problem(given: dict[str, Any], endpoint: str) -> tuple[str, str, str] | Non
     """Return the field at fault, a code, and what is wrong with it."""
     if given.get("method") != "POST":
         return "method", "invalid_method", "`method` must be POST."
-    if given.get("url") != endpoint:
+    if given.get("url") not in {endpoint, endpoint.removeprefix("/v1")}:  # the second is Azure OpenAI's form
         return "url", "invalid_url", f"`url` must be {endpoint}, the endpoint of its batch."
     body = given.get("body")
     if not isinstance(body, dict):
