@@ -24,13 +24,12 @@ from shared.core.route import Candidate, Route
 from shared.gateway import Gateway
 from shared.limits import UNLIMITED, Limited, Ticket
 from shared.ports import Call
+from shared.rights import limits_of, tokens_of
 from shared.spending import Held, Spending
 
 OUTPUT_LIMITS: Final = frozenset({"max_tokens", "max_completion_tokens"})
 MAX_NAME: Final = 256
 """Characters kept of the model's name a caller asked for: it may be anything."""
-USUAL_OUTPUT: Final = 256
-"""Tokens of output a request without a limit counts for against tokens per minute, until it has ended."""
 CHARACTERS_PER_TOKEN: Final = 4
 """What stands in for a tokenizer where a provider never reported: an underestimate, and marked as one."""
 
@@ -122,12 +121,9 @@ class Execution:
 
     async def admit(self) -> None:
         """Count the request against its key's and project's limits; raise `RateLimitError`."""
-        caller = self.caller
-        limited = [*self.gateway.projects.limits(caller.project)]
-        if caller.requests_per_minute is not None or caller.tokens_per_minute is not None:
-            limited.append(Limited(f"key:{caller.key_id}", caller.requests_per_minute, caller.tokens_per_minute))
+        limited = limits_of(self.gateway, self.caller)
         if limited:
-            self.admission = admission = await self.gateway.limits.admit(tuple(limited), tokens=self._tokens())
+            self.admission = admission = await self.gateway.limits.admit(limited, tokens=tokens_of(self.requirements))
             if not admission.allowed:
                 message = (
                     f"The limit of {admission.what} per minute of {admission.refused_by and admission.refused_by.subject} is "
@@ -136,11 +132,6 @@ class Execution:
                 raise RateLimitError(
                     message, code="rate_limit_exceeded", retry_after=admission.retry_after, headers=admission.headers
                 )
-
-    def _tokens(self) -> int:
-        """Return the tokens a request counts for until it is known how many it used."""
-        requirements = self.requirements
-        return requirements.input_tokens + (requirements.max_output_tokens or USUAL_OUTPUT) * requirements.n
 
     async def plan(self) -> Route:
         """Make the route; raise a `GatewayError` when nobody can serve the request."""
@@ -217,7 +208,7 @@ class Execution:
             limits = deployment.limits
             if limits.requests_per_minute is not None or limits.tokens_per_minute is not None:
                 limited = Limited(f"deployment:{deployment.id}", limits.requests_per_minute, limits.tokens_per_minute)
-                admission = await self.gateway.limits.admit((limited,), tokens=self._tokens())
+                admission = await self.gateway.limits.admit((limited,), tokens=tokens_of(self.requirements))
                 if not admission.allowed:
                     reason = f"{deployment.id} has used up its {admission.what} per minute"
                     return self._refused(FailureKind.NOT_ADMITTED, reason, admission.retry_after)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from shared.batches import Batch, Counts, Part, Status
 from shared.batching.preparing import first_problems
 from shared.core.completion_events import delivery_of, event_of
 from shared.core.errors import ConflictError, InvalidRequestError, NotFoundError, StorageUnavailableError
+from shared.core.ids import instance_id
 from shared.core.records import Caller
 from shared.files import File, NewFile
 from shared.gateway import Gateway
@@ -119,7 +121,7 @@ async def _launch(engine: ChainEngine, batch: Batch) -> None:
         "expires_at": batch.expires_at,
         "webhook": batch.webhook is not None,
     }
-    await engine.start(ORCHESTRATOR, batch.id, given)
+    await engine.start(ORCHESTRATOR, instance_id(batch.id, batch.created_at), given)
 
 
 async def cancel(gateway: Gateway, engine: ChainEngine, batch_id: str) -> Batch:
@@ -138,7 +140,7 @@ async def cancel(gateway: Gateway, engine: ChainEngine, batch_id: str) -> Batch:
         raise ConflictError(message, code=f"batch_{batch.status.value}")
     if batch.status is Status.CANCELLING:
         try:
-            await engine.cancel(batch_id)
+            await engine.cancel(instance_id(batch.id, batch.created_at))
         except StorageUnavailableError as error:
             _log.warning("The batch %s learns later that it is cancelled: %s", batch.id, error.message)
     return batch
@@ -156,7 +158,7 @@ async def sweep(gateway: Gateway, engine: ChainEngine) -> int:
             await _launch(engine, batch)
             touched += 1
         elif batch.status is Status.CANCELLING:
-            await engine.cancel(batch.id)
+            await engine.cancel(instance_id(batch.id, batch.created_at))
             touched += 1
     return touched
 
@@ -186,6 +188,8 @@ async def lose(gateway: Gateway, batch: Batch) -> bool:
         "done are in the output file; send the others again."
     )
     await _end(gateway, batch, Status.FAILED, ("batch_lost", message))
+    with contextlib.suppress(NotToldError, StorageUnavailableError):  # no engine is left to try again
+        await notify(gateway, {"id": batch.id})
     return True
 
 

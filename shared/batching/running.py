@@ -20,9 +20,9 @@ from shared.batches.lines import BadLine, Line, Result, Spent, expired, refused
 from shared.batches.slices import LEASE_SECONDS, Head, Index, Later, LostSliceError
 from shared.batching.asking import Asking, Wire
 from shared.batching.preparing import read_line
-from shared.core.errors import InvalidRequestError, NotFoundError, StorageUnavailableError
-from shared.core.records import Caller
+from shared.core.errors import NotFoundError, StorageUnavailableError
 from shared.gateway import Gateway
+from shared.rights import caller_now
 
 RUN_SECONDS: Final = 120.0
 """After which a run begins no more lines: the engine starts another."""
@@ -56,7 +56,7 @@ async def run_slice(gateway: Gateway, given: Mapping[str, Any], wire: Wire) -> d
     if isinstance(head, float):
         return {"state": "later", "due": gateway.clock.now() + head}
     lines = await _lines(gateway, batch, index, head)
-    caller = await _caller(gateway, batch)
+    caller = await caller_now(gateway, batch.caller)
     if caller is None:
         lines = {place: _revoked(line) for place, line in lines.items()}
     else:
@@ -66,24 +66,6 @@ async def run_slice(gateway: Gateway, given: Mapping[str, Any], wire: Wire) -> d
     except LostSliceError:
         _log.warning("Slice %d of %s was taken over by another run", index.number, batch.id)
         return {"state": "later", "due": gateway.clock.now() + LEASE_SECONDS}
-
-
-async def _caller(gateway: Gateway, batch: Batch) -> Caller | None:
-    """Return who asks, with what its key may do by now; None when the key is no longer good."""
-    try:
-        key = await gateway.keys.get(batch.caller.key_id)
-    except (NotFoundError, InvalidRequestError):
-        return batch.caller  # the administrator, or whom an identity provider vouched for: nothing is kept of them here
-    if key.disabled or (key.expires_at is not None and gateway.clock.now() >= key.expires_at):
-        return None
-    return replace(
-        batch.caller,
-        models=key.models,
-        budgets=key.budgets,
-        requests_per_minute=key.requests_per_minute,
-        tokens_per_minute=key.tokens_per_minute,
-        tags=key.tags,
-    )
 
 
 def _revoked(line: Line | BadLine) -> BadLine:

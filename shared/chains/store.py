@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -34,6 +35,8 @@ MAX_LOOKED_AT: Final = 200
 MAX_COUNTED: Final = 20_000
 """Rows of an index that are counted: a round trip for each thousand."""
 _AT_ONCE: Final = 16
+_log = logging.getLogger(__name__)
+
 _TRIES: Final = 12
 
 
@@ -153,7 +156,11 @@ class Chains:
     async def unfinished(self) -> AsyncGenerator[Chain, None]:
         """Yield the chains that have not ended. What the index has besides is taken out of it in passing."""
         async for entity in self._table.query(rows.OPEN):
-            chain = await self.find(entity.row)
+            try:
+                chain = await self.find(entity.row)
+            except ValueError as error:  # the others must not wait until somebody has repaired it
+                _log.error("The chain %s is damaged and left alone: %s", entity.row, error)
+                continue
             if chain is not None and not chain.state.ended:
                 yield chain
             elif chain is not None or self._clock.now() - _at(entity) > 3600:  # noqa: PLR2004 - an hour: whoever made it has gone

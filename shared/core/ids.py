@@ -44,6 +44,14 @@ def time_of(request_id: str) -> float:
     return int(request_id[_TIME].translate(_TO_PYTHON), 32) / 1000
 
 
+def instance_id(work_id: str, created_at: float) -> str:
+    """Return the engine's name for a piece of background work: its id, which may follow from a key, and when it was made.
+
+    Engines take a name once, for good; what was deleted can be made again under the same key.
+    """
+    return f"{work_id}-{_milliseconds(created_at):x}"
+
+
 def lowest(moment: float) -> str:
     """Return the smallest id a request that begins at ``moment`` can have: the bound of a range of ids."""
     return request_id(moment, 0)

@@ -90,6 +90,15 @@ class RateLimits:
         """Say how many tokens a request really used: the rest is given back, what is more is charged. Never waits."""
         self._credit(ticket, requests=0, tokens_used=tokens_used)
 
+    async def charge(self, subjects: tuple[Limited, ...], tokens: int) -> None:
+        """Count tokens that were used though nobody had asked for them: what background work took beyond its estimate.
+
+        They count from now on. Nothing is added to a limit that is used up already, or whose requests are. Never raises.
+        """
+        if tokens > 0:
+            admission = await self.admit(subjects, tokens=0)
+            self._credit(admission.ticket, requests=1, tokens_used=tokens)
+
     def release(self, ticket: Ticket | None) -> None:
         """Give everything back: nothing was sent. Never waits."""
         self._credit(ticket, requests=1, tokens_used=0)

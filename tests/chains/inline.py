@@ -120,7 +120,7 @@ class InlineEngine:
         assert orchestrator == background.ORCHESTRATOR
         if instance not in self.running:
             self.started[instance] = context = InlineContext(instance, given, self.clock)
-            self.running[instance] = asyncio.get_running_loop().create_task(self._run(context))
+            self.running[instance] = self.running[str(given["id"])] = asyncio.get_running_loop().create_task(self._run(context))
 
     async def cancel(self, instance: str) -> None:
         """Raise the event."""

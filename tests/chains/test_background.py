@@ -247,7 +247,7 @@ async def test_cancelling_ends_a_wait_and_gives_back_what_is_held(bench: Make) -
 
 async def test_cancelling_stops_the_attempt_that_runs(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """The provider's call is dropped; what it may have cost is charged."""
-    monkeypatch.setattr(background, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(background.attempting, "LOOK_SECONDS", 0.01)
     it = bench(registry("a/sol"))
     name = await budget(it, "1")
     it.provider.script("a/sol", Hang())

@@ -43,7 +43,7 @@ async def test_an_attempt_run_twice_is_sent_once(bench: Make) -> None:
 
 async def test_an_attempt_run_twice_at_once_is_sent_once(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of two processes sends; the other gives its money back, and waits for the result."""
-    monkeypatch.setattr(background, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(background.attempting, "LOOK_SECONDS", 0.01)
     one, other = bench(registry("a/sol")), bench(registry("a/sol"))
     name = await budget(one, "1")
     chain = await stored(one)
@@ -58,7 +58,7 @@ async def test_an_attempt_run_twice_at_once_is_sent_once(bench: Make, monkeypatc
 
 async def test_a_second_run_waits_for_the_first(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """As long as the first one lives: its answer is everybody's."""
-    monkeypatch.setattr(background, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(background.attempting, "LOOK_SECONDS", 0.01)
     one, other = bench(registry("a/sol")), bench(registry("a/sol"))
     chain = await stored(one)
     answering = asyncio.Event()
@@ -164,7 +164,7 @@ async def test_a_process_killed_in_an_attempt_is_made_up_for(
 
     recovering = asyncio.create_task(_recovering(alive))
     engine = InlineEngine(alive.gateway)
-    await background._launch(engine, chain)  # as an engine that never forgets would: from the chain's history
+    await background.beginning.launch(engine, chain)  # as an engine that never forgets would: from the chain's history
     await engine.ended(chain.id)
     for _ in range(3):
         await _recover(alive)

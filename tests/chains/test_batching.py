@@ -17,6 +17,7 @@ from shared.batches.slices import LEASE_SECONDS
 from shared.batching import preparing, running
 from shared.core.errors import InvalidRequestError
 from shared.core.failures import Failed, FailureKind
+from shared.core.ids import instance_id
 from shared.core.records import Caller
 from shared.core.registry import Registry
 from shared.files import NewFile
@@ -42,7 +43,7 @@ class Engine:
 
     async def start(self, orchestrator: str, instance: str, given: Any) -> None:
         """Take note."""
-        assert given["id"] == instance
+        assert instance.startswith(given["id"] + "-")
         self.started.append((orchestrator, instance))
 
     async def cancel(self, instance: str) -> None:
@@ -279,7 +280,7 @@ async def test_a_cancelled_batch_begins_no_line(desk: Bench) -> None:
     batch = await ended(desk, batch)
 
     assert (Status.CANCELLED, 100, 0) == (batch.status, batch.counts.completed, batch.counts.failed)
-    assert [batch.id] * 2 == engine.cancelled
+    assert [instance_id(batch.id, batch.created_at)] * 2 == engine.cancelled
     assert 100 == len(desk.provider.asked)
 
 
@@ -323,7 +324,7 @@ async def test_what_was_stored_and_not_started_is_started(desk: Bench) -> None:
     assert 0 == await batching.sweep(desk.gateway, engine)
     desk.clock.seconds += 60
     assert 1 == await batching.sweep(desk.gateway, engine)
-    assert [("run_batch", batch.id)] == engine.started
+    assert [("run_batch", instance_id(batch.id, batch.created_at))] == engine.started
     desk.clock.seconds += 5 * 86_400
 
     assert 1 == await batching.sweep(desk.gateway, engine)

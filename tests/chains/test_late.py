@@ -77,7 +77,7 @@ async def test_who_comes_back_changes_nothing_that_was_summed_up(
         return await ending(what)
 
     engine.activities["end_chain"] = end
-    await background._launch(engine, chain)
+    await background.beginning.launch(engine, chain)
     await engine.ended(chain.id)
     if back == "after the end":
         await wake()
