@@ -109,6 +109,13 @@ def test_an_empty_answer_is_asked_for_once_more_at_the_same_place() -> None:
     assert ["azure/sol", "azure/sol", "openai/sol"] == world.steps
 
 
+def test_an_empty_answer_is_asked_for_at_once_only_once() -> None:
+    """However patient the policy: each empty answer may be billed, and what passes at once has passed by then."""
+    world = World({"azure/sol": [K.EMPTY_RESPONSE] * 3})
+    assert Ended.ANSWERED == world.run(A, policy=replace(POLICY, retries=9, max_wait=60)).ended
+    assert ["azure/sol", "azure/sol", "wait 2", "azure/sol", "wait 4", "azure/sol"] == world.steps
+
+
 def test_a_lone_candidate_is_asked_again_after_a_pause() -> None:
     """With nobody to fall back to, what may pass is waited for, doubling."""
     world = World({"azure/sol": [K.SERVER_ERROR, K.SERVER_ERROR]})
