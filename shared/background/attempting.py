@@ -114,8 +114,9 @@ class _Attempting:
             return await _told(gateway, chain, claim)
         if self._claim is None:
             return happened_out(_patient(event))
-        await self._count(execution)
-        return await self._written(self._claim, execution, event)
+        happened = await self._written(self._claim, execution, event)
+        await self._count(execution)  # not before: until the answer is written, it dies with this process
+        return happened
 
     async def _count(self, execution: Execution) -> None:
         """Count the tokens against the caller's limits that were not counted when the chain was asked for."""

@@ -30,8 +30,8 @@ DURABLE: Final = "durable"
 ORCHESTRATOR: Final = "run_chain"
 NO_RIGHT_CODE: Final = "invalid_api_key"
 """The code of a failure whose cause is that a key lost the right to what it had asked for."""
-LOOK_SECONDS: Final = 1.0
-"""How often an attempt looks whether its chain was cancelled, and a second run of it whether the first has ended."""
+LONGEST_PAUSE: Final = 1.0
+"""Seconds between two looks at a chain that is waited for, at the most."""
 
 _log = logging.getLogger(__name__)
 
@@ -133,4 +133,4 @@ async def wait_for(gateway: Gateway, chain_id: str, seconds: float) -> Chain:
         if chain.state.ended or left <= 0:
             return chain
         await gateway.clock.sleep(min(pause, left))
-        pause = min(pause * 1.5, LOOK_SECONDS)
+        pause = min(pause * 1.5, LONGEST_PAUSE)
