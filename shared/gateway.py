@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from shared.adapters.telemetry import OFF
 from shared.alerts import Alerts, WebhookSender
 from shared.batches import Batches
 from shared.budgets import Budgets
@@ -20,7 +21,7 @@ from shared.keys import Keys
 from shared.ledger import Ledger
 from shared.limits import RateLimits
 from shared.metrics import Metrics
-from shared.ports import Clock, HttpTransport, ModelProvider, Tables, TokenSource
+from shared.ports import Clock, HttpTransport, ModelProvider, Tables, Telemetry, TokenSource
 from shared.projects import Projects
 from shared.responses import Responses
 from shared.settings import Settings
@@ -58,6 +59,7 @@ class Gateway:
     batches: Batches
     traffic: Traffic
     clock: Clock
+    telemetry: Telemetry = OFF
     outside: HttpTransport | None = None
     """The HTTP client of webhooks, if there are any."""
     webhook: WebhookSender | None = None
@@ -73,6 +75,7 @@ class Gateway:
         await self.ledger.aclose()
         await self.limits.aclose()
         await self.metrics.aclose()
+        await self.telemetry.aclose()
         await self.tables.aclose()
         await self.tokens.aclose()
         await self.transport.aclose()

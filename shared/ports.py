@@ -12,7 +12,9 @@ from shared.core.chat import Chunk, Completion, Json, Operation
 from shared.core.errors import ConflictError, InvalidRequestError, NotFoundError
 from shared.core.failures import Failed
 from shared.core.limits import Limited, Verdict
+from shared.core.records import RequestRecord
 from shared.core.registry import Deployment, Model, Provider, Timeouts
+from shared.core.telemetry import Content, Measurement, TraceContext
 
 # ---- providers -------------------------------------------------------------------------------------------------------
 
@@ -309,4 +311,30 @@ class Clock(Protocol):
 
     def draw(self) -> float:
         """Return chance: a number from 0 up to but not including 1."""
+        ...
+
+
+# ---- telemetry -------------------------------------------------------------------------------------------------------
+
+
+class Telemetry(Protocol):
+    """Where what happened is told. Nothing here blocks, and nothing raises: telling must never fail a request."""
+
+    content: bool
+    """Whether prompts and answers may be told: the operator opted in."""
+
+    def trace(self, traceparent: str | None) -> TraceContext | None:
+        """Return the place of a request that begins now, under the caller's span if it named one; None when nothing is told."""
+        ...
+
+    def ended(self, record: RequestRecord, trace: TraceContext | None, content: Content | None = None) -> None:
+        """Tell of a request that has ended, once: its spans under ``trace``, if there is one, and its measurements."""
+        ...
+
+    def gauge(self, measurements: Sequence[Measurement]) -> None:
+        """Take the latest values of gauges; each is told again until another comes."""
+        ...
+
+    async def aclose(self) -> None:
+        """Tell what is pending, for a few seconds at most."""
         ...

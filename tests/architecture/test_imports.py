@@ -42,7 +42,7 @@ LAYERS = (
         "shared.batches",
         "shared.traffic",
     ),
-    ("shared.pieces", "shared.stored"),
+    ("shared.pieces", "shared.stored", "shared.tracing"),
     ("shared.ports",),
     ("shared.core",),
 )
@@ -57,6 +57,8 @@ ONE_FILE_ONLY = {
     "yaml": "shared/catalog/",
     "jwt": "shared/adapters/entra_jwt.py",
     "redis": "shared/adapters/redis_limits.py",
+    "azure.monitor": "shared/adapters/telemetry/azure_monitor.py",
+    "opentelemetry": "shared/adapters/telemetry/",
     "azure.data.tables": "tests/contracts/sdk_tables.py",
 }
 """Outside libraries that one adapter owns; the simulator is a server of its own."""
