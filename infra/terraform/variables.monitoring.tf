@@ -1,0 +1,85 @@
+variable "log_retention_days" {
+  description = "Days the workspace keeps logs and telemetry. Tables of Application Insights are free for 90 days."
+  type        = number
+  default     = 90
+  nullable    = false
+
+  validation {
+    condition     = var.log_retention_days >= 30 && var.log_retention_days <= 730
+    error_message = "Set log_retention_days to 30-730: that is what a pay-as-you-go workspace keeps."
+  }
+}
+
+variable "log_daily_quota_gb" {
+  description = "Gigabytes a day after which the workspace takes no more until the next day; -1 for no cap."
+  type        = number
+  default     = 5
+  nullable    = false
+
+  validation {
+    condition     = var.log_daily_quota_gb == -1 || var.log_daily_quota_gb >= 0.1
+    error_message = "Set log_daily_quota_gb to 0.1 or more, or to -1 for no cap."
+  }
+}
+
+variable "trace_sampling_ratio" {
+  description = "Share of the requests whose spans are exported, 0-1. Metrics, and so all money, are never sampled."
+  type        = number
+  default     = 1
+  nullable    = false
+
+  validation {
+    condition     = var.trace_sampling_ratio >= 0 && var.trace_sampling_ratio <= 1
+    error_message = "Set trace_sampling_ratio to a share between 0 (no spans) and 1 (every request)."
+  }
+}
+
+variable "metric_export_interval_ms" {
+  description = "Milliseconds between two exports of metrics. Shorter is fresher, and costs more ingestion."
+  type        = number
+  default     = 60000
+  nullable    = false
+
+  validation {
+    condition     = var.metric_export_interval_ms >= 1000 && var.metric_export_interval_ms <= 300000
+    error_message = "Set metric_export_interval_ms to 1000-300000 (one second to five minutes): alerts look at five minutes."
+  }
+}
+
+variable "capture_message_content" {
+  description = "Whether prompts and answers are written into spans. Whoever may read the workspace can then read them."
+  type        = bool
+  default     = false
+  nullable    = false
+}
+
+variable "alerts_enabled" {
+  description = "Whether alerts are evaluated and the action group tells anybody. false keeps every rule, switched off."
+  type        = bool
+  default     = true
+  nullable    = false
+}
+
+variable "alert_emails" {
+  description = "Who is told of alerts by e-mail: a name for the receiver => its address."
+  type        = map(string)
+  default     = {}
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for address in values(var.alert_emails) : can(regex("^[^@\\s]+@[^@\\s]+\\.[^@\\s]+$", address))])
+    error_message = "Give alert_emails as name => address, as in { oncall = \"oncall@example.com\" }."
+  }
+}
+
+variable "alert_webhooks" {
+  description = "What is called on alerts, with Azure's common alert schema: a name for the receiver => its https URL."
+  type        = map(string)
+  default     = {}
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for url in values(var.alert_webhooks) : startswith(url, "https://")])
+    error_message = "Give alert_webhooks as name => URL, beginning with https://."
+  }
+}
