@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 from starlette.responses import Response
@@ -17,10 +18,22 @@ from shared.background import DURABLE
 from shared.core.registry import Deployment
 
 
+def _build() -> dict[str, str]:
+    """Return the name of the package this runs from. A tree that was not published has none."""
+    try:
+        return {"build": (Path(__file__).resolve().parents[1] / "build.txt").read_text(encoding="utf-8").strip()}
+    except OSError:
+        return {}
+
+
+ALIVE: Final = {"status": "alive", **_build()}
+"""Read once: the file comes with the package, and a package is never changed in place."""
+
+
 async def live(call: PublicCall) -> Response:
-    """Say that the process answers. Costs nothing and opens nothing."""
+    """Say that the process answers, and from which package. Costs nothing and opens nothing."""
     del call
-    return json_response({"status": "alive"}, headers=[NO_STORE])
+    return json_response(ALIVE, headers=[NO_STORE])
 
 
 async def get_health(call: Call) -> Response:
@@ -101,7 +114,7 @@ ENDPOINTS: Final = (
         method="GET",
         path="/v1/health/live",
         handler=live,
-        summary="The process answers",
+        summary="The process answers, and from which package",
         tag="Health",
     ),
 )
