@@ -258,6 +258,7 @@ class Execution:
             "deployment": deployment.id,
             "model": deployment.model,
             "provider": deployment.provider,
+            "semconv_name": self.registry.providers[deployment.provider].semconv_name or None,
             "region": deployment.region,
             **({} if self.claiming is None else self.claiming.facts),
         }
@@ -376,6 +377,7 @@ class Execution:
             response_model=response_model,
             provider_request_id=provider_request_id or (failed.provider_request_id if failed else None),
             message=failed.message if failed else None,
+            semconv_name=self.registry.providers[deployment.provider].semconv_name or None,
         )
         self.attempts.append(record)
         return record

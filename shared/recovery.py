@@ -13,23 +13,20 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 import orjson
 
 from shared.chains import ClaimState
 from shared.core.chat import Operation
 from shared.core.fields import Fields
-from shared.core.records import SUCCEEDED, AttemptRecord, RequestRecord
+from shared.core.records import LOST, SUCCEEDED, AttemptRecord, RequestRecord
 from shared.gateway import Gateway
 from shared.ledger import IntentRow, IntentState, RecoveredSession
 from shared.ledger.corrections import LateSettlement, correct
 from shared.ledger.rows import TABLE
 from shared.usage import DamagedUsageError
 from shared.usage.rows import usage_in
-
-LOST: Final = "process_lost"
-"""The outcome of an attempt, and of a request, whose process died before it knew."""
 
 _log = logging.getLogger(__name__)
 
@@ -143,6 +140,7 @@ def attempt_of(row: IntentRow, facts: Fields) -> AttemptRecord:
         usage=usage,
         cost=row.charged,
         exact=row.state is not IntentState.CHARGED and (usage is None or usage.exact),
+        semconv_name=facts.find_text("semconv_name"),
     )
 
 

@@ -24,11 +24,11 @@ from shared.core.failover import Attempt, AttemptFailed, Succeeded
 from shared.core.failures import Failed, FailureKind
 from shared.core.fields import Fields
 from shared.core.fitness import models_named
-from shared.core.records import AttemptRecord, Caller
+from shared.core.records import LOST, AttemptRecord, Caller
 from shared.execution import ClaimedElsewhereError, Claiming, Execution, Sent
 from shared.gateway import Gateway
 from shared.ledger import IntentState
-from shared.recovery import LOST, attempt_of
+from shared.recovery import attempt_of
 from shared.rights import caller_now, limits_of, tokens_of
 
 LOOK_SECONDS: Final = 1.0
@@ -214,12 +214,14 @@ async def lost(gateway: Gateway, chain: Chain, claim: Claim) -> dict[str, Any] |
 
 async def give_up(gateway: Gateway, chain: Chain, claim: Claim) -> dict[str, Any] | None:
     """Write an attempt down of which nothing is known but what was held for it."""
-    deployment = gateway.catalog.current.deployments.get(claim.deployment)
+    registry = gateway.catalog.current
+    deployment = registry.deployments.get(claim.deployment)
     record = AttemptRecord(
         number=claim.number,
         deployment=claim.deployment,
         model="" if deployment is None else deployment.model,
         provider="" if deployment is None else deployment.provider,
+        semconv_name=None if deployment is None else registry.providers[deployment.provider].semconv_name,
         started_at=claim.at,
         duration_ms=0.0,
         outcome=LOST,

@@ -162,6 +162,7 @@ async def _record(gateway: Gateway, chain: Chain, claims: Sequence[Claim], outco
         billed=None if answered is None else answered.cost,
         exact=all(one.exact for one in attempts),
         simulated=gateway.settings.simulated,
+        chain=chain.id,
         tags=chain.caller.tags,
         trace=orjson.loads(trace) if trace else {},
     )

@@ -10,6 +10,8 @@ from shared.core.chat import Operation, Usage
 
 SUCCEEDED: Final = "succeeded"
 """The outcome of what worked; every other outcome is a `FailureKind` value (attempts) or an error code (requests)."""
+LOST: Final = "process_lost"
+"""The outcome of an attempt, and of a request, whose process died before it knew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,8 @@ class AttemptRecord:
 
     ``started_at`` is seconds since the epoch, durations are milliseconds. ``usage`` None means the provider charged nothing or
     nothing is known; ``cost`` is integer nano-USD, None when the price or the usage is not known. ``exact`` is False when the
-    amounts are an underestimate: a cut stream, a dead client, a provider that never reported.
+    amounts are an underestimate: a cut stream, a dead client, a provider that never reported. ``semconv_name`` is what
+    OpenTelemetry calls the provider (``azure.ai.openai``); rows from before it was written down have none.
     """
 
     number: int
@@ -57,6 +60,7 @@ class AttemptRecord:
     response_model: str | None = None
     provider_request_id: str | None = None
     message: str | None = None
+    semconv_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,8 @@ class RequestRecord:
 
     ``billed`` is what the logical request costs its caller: the attempt that answered, without those that failed before it.
     ``trace`` is the decision as plain JSON values: the inputs `shared.core.router.replay` needs, and the route it gave.
-    ``tags`` are the key's. ``recovered`` marks a record made from the ledger because the process that served the request died.
+    ``tags`` are the key's. ``chain`` is the id of the chain that the request ran as, None when its caller waited.
+    ``recovered`` marks a record made from the ledger because the process that served the request died.
     """
 
     request_id: str
@@ -87,5 +92,6 @@ class RequestRecord:
     simulated: bool = False
     billed: int | None = None
     recovered: bool = False
+    chain: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     trace: Mapping[str, Any] = field(default_factory=dict)

@@ -26,6 +26,8 @@ REASONING_TOKENS: Final = "gen_ai.usage.reasoning.output_tokens"
 TOKEN_TYPE: Final = "gen_ai.token.type"  # noqa: S105 - a name
 INPUT_MESSAGES: Final = "gen_ai.input.messages"
 OUTPUT_MESSAGES: Final = "gen_ai.output.messages"
+TIME_TO_FIRST_CHUNK: Final = "gen_ai.response.time_to_first_chunk"
+"""Seconds."""
 ERROR_TYPE: Final = "error.type"
 """A `FailureKind` value (attempts) or an outcome (requests)."""
 STATUS_CODE: Final = "http.response.status_code"

@@ -266,6 +266,7 @@ def stored_request(found: Document) -> StoredRequest:
         simulated=row.flag("simulated"),
         billed=row.find_whole("billed"),
         recovered=row.flag("recovered"),
+        chain=row.find_text("chain"),
         tags=tags_in(found.get("tags")),
         trace=trace,
     )
@@ -310,6 +311,7 @@ def attempt_in(row: Fields) -> AttemptRecord:
         response_model=row.find_text("response_model"),
         provider_request_id=row.find_text("provider_request_id"),
         message=row.find_text("message"),
+        semconv_name=row.find_text("semconv_name"),
     )
 
 

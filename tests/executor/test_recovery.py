@@ -12,11 +12,11 @@ import pytest
 from shared.core.chat import Usage
 from shared.core.failover import Attempt
 from shared.core.failures import Failed, FailureKind
-from shared.core.records import SUCCEEDED
+from shared.core.records import LOST, SUCCEEDED
 from shared.core.registry import Registry
 from shared.execution import Execution, Sent
 from shared.ledger import Hold, Ledger
-from shared.recovery import LOST, records_of, recover
+from shared.recovery import records_of, recover
 from shared.usage import UsageLog
 from tests.executor.conftest import CALLER, Bench
 from tests.executor.test_spending import TOTAL, USD, budget, spent

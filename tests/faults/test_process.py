@@ -24,9 +24,10 @@ from shared import bootstrap
 from shared.adapters.clock import SystemClock
 from shared.bootstrap import open_gateway
 from shared.core.errors import StorageUnavailableError
+from shared.core.records import LOST
 from shared.gateway import Gateway
 from shared.ledger import IntentState, Ledger, LedgerPolicy
-from shared.recovery import LOST, recover
+from shared.recovery import recover
 from tests.e2e.harness import Host, hosting
 from tests.faults.money import CHAT, INPUT, OUTPUT, PAYING, Books, ask, books, budget, chat, finish, over, settled
 from tests.functions.harness import CATALOG, SETTINGS, Edge
