@@ -16,7 +16,7 @@ PATH: Final = "/v1/health/live"
 PATIENCE: Final = 600.0
 """Seconds: a first start waits for role assignments to spread, which takes minutes."""
 
-_PAUSE: Final = 5.0
+_PAUSE = 5.0
 _ONE_ANSWER: Final = 60.0
 _FEW: Final = 1024
 
@@ -26,7 +26,6 @@ def wait(
     *,
     build: str | None = None,
     patience: float = PATIENCE,
-    pause: float = _PAUSE,
     say: Callable[[str], None] = print,
 ) -> str:
     """Ask until the endpoint answers well, and with ``build`` if given; return the name of the package that serves.
@@ -44,10 +43,10 @@ def wait(
         if seen != last:
             say(f"  {endpoint}{PATH}: {seen}")
             last = seen
-        if time.monotonic() + pause > deadline:
+        if time.monotonic() + _PAUSE > deadline:
             message = f"{endpoint}{PATH} is not well after {patience:.0f} seconds: {seen}."
             raise DeployError(message)
-        time.sleep(pause)
+        time.sleep(_PAUSE)
 
 
 def _look(endpoint: str) -> tuple[str | None, str]:

@@ -50,8 +50,8 @@ def parse(outputs: Mapping[str, Mapping[str, Any]], folder: Path) -> Target:
     missing = [name for name in OUTPUTS if name not in outputs]
     if missing:
         message = (
-            f"Terraform in {folder} has no output {', '.join(missing)}. Nothing has been applied yet, or the backend or workspace "
-            "is another environment's, or the last apply was of an older version: `terraform apply`."
+            f"Terraform in {folder} has no output {', '.join(missing)}. Nothing has been applied yet, or the backend or "
+            "workspace is another environment's, or the last apply was of an older version: `terraform apply`."
         )
         raise DeployError(message)
     values = {field: outputs[name]["value"] for name, field in OUTPUTS.items()}

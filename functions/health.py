@@ -1,4 +1,4 @@
-"""``GET /v1/health``: which models can answer, in the seed's shape. ``GET /v1/health/live``: the process answers, no more."""
+"""``GET /v1/health``: which models can answer, in the seed's shape. ``GET /v1/health/live``: that the process answers."""
 
 from __future__ import annotations
 

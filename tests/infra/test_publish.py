@@ -1,0 +1,174 @@
+"""Publishing, with stand-ins for the Azure CLI and Terraform, and a loopback server for the endpoint."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.__main__ import main
+from deploy.target import OUTPUTS
+
+# What `az` was asked, a line of JSON for each call; it refuses what `refused` names, and tells the app which package it got.
+AZ = """#!/usr/bin/env python3
+import json, pathlib, sys
+home = pathlib.Path(__file__).parent
+with (home / "asked").open("a") as log:
+    log.write(json.dumps(sys.argv[1:]) + "\\n")
+refused = home / "refused"
+if refused.exists() and refused.read_text() in sys.argv:
+    sys.exit("Please run 'az login' to setup account.")
+if "--src" in sys.argv:
+    (home / "served").write_text(pathlib.Path(sys.argv[sys.argv.index("--src") + 1]).stem)
+"""
+TERRAFORM = """#!/usr/bin/env python3
+import pathlib
+print((pathlib.Path(__file__).parent / "outputs").read_text())
+"""
+
+
+@dataclass(slots=True)
+class Azure:
+    """The stand-ins, and a function app that serves the package it was sent."""
+
+    home: Path
+    endpoint: str
+    root: Path
+    starting: list[int] = field(default_factory=list)
+    """Statuses it answers before it is up."""
+
+    def calls(self) -> list[list[str]]:
+        """Return what the Azure CLI was asked."""
+        log = self.home / "asked"
+        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+    def run(self, *arguments: str) -> int:
+        """Run the tool."""
+        return main(["--root", str(self.root), *arguments])
+
+    def change(self, text: str) -> None:
+        """Change the code."""
+        (self.root / "shared" / "one.py").write_text(text)
+
+
+def _tool(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Azure]:
+    """Start the app; put the stand-ins first on PATH."""
+    home, root = tmp_path / "bin", tmp_path / "tree"
+    home.mkdir()
+    (root / "shared").mkdir(parents=True)
+    (root / "infra" / "terraform").mkdir(parents=True)
+    for name, text in {".funcignore": "infra\n.*\n", "function_app.py": "", "host.json": "{}", "requirements.txt": ""}.items():
+        (root / name).write_text(text)
+
+    class App(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            served = home / "served"
+            status = found.starting.pop(0) if found.starting else 200 if served.exists() else 404
+            body = json.dumps({"status": "alive", "build": served.read_text()} if status == 200 else {}).encode()
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), App) as server:
+        found = Azure(home, f"http://127.0.0.1:{server.server_address[1]}", root)
+        found.change("first")
+        values = {"subscription_id": "sub", "resource_group_name": "rg", "function_app_name": "app", "extra_requirements": []}
+        outputs = {name: {"value": values.get(name, found.endpoint)} for name in OUTPUTS}
+        (home / "outputs").write_text(json.dumps(outputs))
+        _tool(home / "az", AZ)
+        _tool(home / "terraform", TERRAFORM)
+        monkeypatch.setenv("PATH", str(home), prepend=":")
+        monkeypatch.setattr("deploy.health._PAUSE", 0.01)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield found
+        server.shutdown()
+        thread.join()
+
+
+def test_publishing_sends_the_package_and_waits_until_it_serves(azure: Azure, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where Terraform says, built remotely, and well only when the endpoint answers from that very package."""
+    azure.starting = [503, 404]
+
+    assert 0 == azure.run("publish")
+    said = capsys.readouterr().out
+    build = (azure.home / "served").read_text()
+    sent = azure.calls()[-1]
+
+    assert ["functionapp", "deployment", "source", "config-zip", "--build-remote", "true"] == sent[:6]
+    assert {"--subscription": "sub", "--resource-group": "rg", "--name": "app"}.items() <= dict(
+        zip(sent[6::2], sent[7::2], strict=False)
+    ).items()
+    assert "answers 503" in said
+    assert f"{build} serves at {azure.endpoint}" in said
+
+
+def test_going_back_publishes_the_package_before(azure: Azure, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command is printed after each publication, and `rollback` does the same."""
+    assert 0 == azure.run("publish")
+    first = (azure.home / "served").read_text()
+    assert "no earlier package" in capsys.readouterr().out
+    azure.change("second")
+    assert 0 == azure.run("publish")
+    assert first != (azure.home / "served").read_text()
+    assert f"To go back: python -m deploy publish --package .switchyard/packages/{first}.zip" in capsys.readouterr().out
+
+    assert 0 == azure.run("rollback")
+    assert first == (azure.home / "served").read_text()
+
+
+def test_a_package_that_does_not_come_up_says_how_to_go_back(azure: Azure, capsys: pytest.CaptureFixture[str]) -> None:
+    """The endpoint may answer from the old package for ever: that is not well."""
+    assert 0 == azure.run("publish")
+    first = (azure.home / "served").read_text()
+    azure.change("second")
+    azure.starting = [500] * 100_000
+
+    assert 1 == azure.run("publish", "--patience", "0.2")
+    said = capsys.readouterr().err
+    assert "is not well after" in said
+    assert "answers 500" in said
+    assert f"packages/{first}.zip" in said
+
+
+def test_the_old_package_answering_is_not_the_new_one_serving(azure: Azure, capsys: pytest.CaptureFixture[str]) -> None:
+    """An app that keeps its old code, although the deployment said it went well, is found out."""
+    assert 0 == azure.run("publish")
+    first = (azure.home / "served").read_text()
+    azure.change("second")
+    _tool(azure.home / "az", "#!/bin/sh\n")
+
+    assert 1 == azure.run("publish", "--patience", "0.2")
+    assert f"package {first} still answers" in capsys.readouterr().err
+
+
+def test_what_is_missing_is_said(azure: Azure, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """No login, nothing applied, no tool: each with what to do, before anything is sent."""
+    (azure.home / "refused").write_text("show")
+    assert 1 == azure.run("publish")
+    assert "`az login` first" in capsys.readouterr().err
+    assert [["account", "show", "--subscription", "sub", "--output", "none"]] == azure.calls()
+
+    (azure.home / "outputs").write_text("{}")
+    assert 1 == azure.run("publish")
+    assert "has no output subscription_id, resource_group_name" in capsys.readouterr().err
+
+    monkeypatch.setenv("PATH", str(azure.root))
+    assert 1 == azure.run("health")
+    assert "`terraform` is not installed" in capsys.readouterr().err
