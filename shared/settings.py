@@ -19,6 +19,16 @@
 | `SWITCHYARD_MAX_FILE_BYTES` | 209715200 | larger uploaded files are refused with 413 |
 | `SWITCHYARD_MAX_IN_FLIGHT` | 4000 | requests this instance carries at once; more are refused with 503 |
 | `HOST`, `PORT` | `127.0.0.1`, `8000` | the local host's address |
+| `SWITCHYARD_TELEMETRY` | see below | where telemetry goes: `off`, `console`, `otlp` or `azure_monitor` |
+| `APPLICATIONINSIGHTS_CONNECTION_STRING` | unset | Application Insights, told with the app's identity |
+| `OTEL_EXPORTER_OTLP_ENDPOINT` | `http://localhost:4318` | an OpenTelemetry collector, told by OTLP over HTTP |
+| `OTEL_SDK_DISABLED` | unset | `true`: nothing is told, whatever else is set |
+| `OTEL_SERVICE_NAME` | `switchyard` | what this service is called in telemetry |
+| `OTEL_TRACES_SAMPLER_ARG` | 1 | the share of traces that are told, from 0 to 1; metrics are always whole |
+| `OTEL_METRIC_EXPORT_INTERVAL` | 60000 | milliseconds between two exports of metrics |
+| `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT` | unset | `true`: spans carry prompts and answers |
+
+Telemetry goes to Azure Monitor if there is a connection string, else to a collector if an endpoint is named, else nowhere.
 
 State is kept in one SQLite file (`sqlite:PATH`), in memory, in the Table Storage emulator on this machine (`azurite:`, or
 `azurite:http://127.0.0.1:PORT/devstoreaccount1`), or in Table Storage with managed identity
@@ -27,18 +37,24 @@ State is kept in one SQLite file (`sqlite:PATH`), in memory, in the Table Storag
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from shared.core.errors import ConfigurationError
 from shared.core.registry import Secret
+from shared.core.telemetry import Destination, TelemetryOptions
 
 SIMULATOR: Final = "simulator"
 MIN_SECRET: Final = 16
 MAX_PORT: Final = 65_535
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"", "0", "false", "no", "off"})
+_CONTENT: Final = {"span_only": True, "span_and_event": True, "no_content": False}
+"""What newer instrumentations write instead of true and false; we have no events."""
+_KEY: Final = re.compile(r"(^|;)\s*instrumentationkey\s*=\s*[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\s*(;|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +79,7 @@ class Settings:
     max_in_flight: int = 4000
     host: str = "127.0.0.1"
     port: int = 8000
+    telemetry: TelemetryOptions = field(default_factory=TelemetryOptions)
 
     @property
     def simulated(self) -> bool:
@@ -93,6 +110,7 @@ def load(environment: Mapping[str, str]) -> Settings:
         max_in_flight=_integer(environment, "SWITCHYARD_MAX_IN_FLIGHT", defaults.max_in_flight, problems),
         host=environment.get("HOST") or defaults.host,
         port=_port(environment, defaults.port, problems),
+        telemetry=_telemetry(environment, problems),
     )
     if (settings.entra_tenant is None) != (settings.entra_audience is None):
         problems.append("SWITCHYARD_ENTRA_TENANT and SWITCHYARD_ENTRA_AUDIENCE go together: set both, or neither")
@@ -165,3 +183,60 @@ def _port(environment: Mapping[str, str], default: int, problems: list[str]) -> 
     if port > MAX_PORT:
         problems.append(f"PORT must be at most {MAX_PORT}, not {port}")
     return port
+
+
+def _telemetry(environment: Mapping[str, str], problems: list[str]) -> TelemetryOptions:
+    defaults = TelemetryOptions()
+    connection_string = environment.get("APPLICATIONINSIGHTS_CONNECTION_STRING", "").strip()
+    endpoint = environment.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip()
+    destination = _destination(environment, problems, connection_string=connection_string, endpoint=endpoint)
+    if destination is Destination.AZURE_MONITOR and not _KEY.search(connection_string):
+        problems.append(
+            "APPLICATIONINSIGHTS_CONNECTION_STRING must be what the portal shows for Application Insights "
+            "(InstrumentationKey=…;IngestionEndpoint=…), unless SWITCHYARD_TELEMETRY=off"
+        )
+    if destination is Destination.OTLP and endpoint and not endpoint.startswith(("http://", "https://")):
+        problems.append("OTEL_EXPORTER_OTLP_ENDPOINT must be an http:// or https:// URL, such as http://localhost:4318")
+    interval = _integer(environment, "OTEL_METRIC_EXPORT_INTERVAL", round(defaults.metric_interval * 1000), problems)
+    return TelemetryOptions(
+        destination=destination,
+        connection_string=Secret(connection_string) if connection_string else None,
+        endpoint=(endpoint or defaults.endpoint).rstrip("/"),
+        service=environment.get("OTEL_SERVICE_NAME", "").strip() or defaults.service,
+        ratio=_ratio(environment, "OTEL_TRACES_SAMPLER_ARG", defaults.ratio, problems),
+        metric_interval=interval / 1000,
+        content=_captures(environment, "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", problems),
+    )
+
+
+def _destination(environment: Mapping[str, str], problems: list[str], *, connection_string: str, endpoint: str) -> Destination:
+    named = environment.get("SWITCHYARD_TELEMETRY", "").strip().lower()
+    if named and named not in set(Destination):
+        problems.append(f"SWITCHYARD_TELEMETRY must be one of {', '.join(Destination)}, not `{named}`")
+        return Destination.OFF
+    if _flag(environment, "OTEL_SDK_DISABLED", problems):
+        return Destination.OFF
+    if named:
+        return Destination(named)
+    if connection_string:
+        return Destination.AZURE_MONITOR
+    return Destination.OTLP if endpoint else Destination.OFF
+
+
+def _captures(environment: Mapping[str, str], name: str, problems: list[str]) -> bool:
+    known = _CONTENT.get(environment.get(name, "").strip().lower())
+    return _flag(environment, name, problems) if known is None else known
+
+
+def _ratio(environment: Mapping[str, str], name: str, default: float, problems: list[str]) -> float:
+    value = environment.get(name, "").strip()
+    if not value:
+        return default
+    try:
+        ratio = float(value)
+    except ValueError:
+        ratio = math.nan
+    if not 0 <= ratio <= 1:
+        problems.append(f"{name} must be a number from 0 to 1, not `{value}`")
+        return default
+    return ratio

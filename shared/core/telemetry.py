@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from shared.core.semconv import Instrument
+from shared.core.registry import Secret
+from shared.core.semconv import SERVICE, Instrument
 
 Attribute = str | int | float | bool
 
@@ -64,3 +65,29 @@ class Content:
 
     input: str
     output: str = ""
+
+
+class Destination(StrEnum):
+    """Where what is told goes; the values are those of SWITCHYARD_TELEMETRY."""
+
+    OFF = "off"
+    CONSOLE = "console"
+    OTLP = "otlp"
+    AZURE_MONITOR = "azure_monitor"
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetryOptions:
+    """What the operator set about telemetry.
+
+    ``connection_string`` is Application Insights', ``endpoint`` an OTLP/HTTP collector's. ``ratio`` is the share of traces that
+    are told, from 0 to 1; ``metric_interval`` is seconds. ``content`` is whether prompts and answers may be told.
+    """
+
+    destination: Destination = Destination.OFF
+    connection_string: Secret | None = None
+    endpoint: str = "http://localhost:4318"
+    service: str = SERVICE
+    ratio: float = 1.0
+    metric_interval: float = 60.0
+    content: bool = False
