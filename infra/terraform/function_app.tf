@@ -87,6 +87,7 @@ resource "azapi_resource" "function_app" {
         serverFarmId              = azurerm_service_plan.main.id
         httpsOnly                 = true
         clientAffinityEnabled     = false
+        publicNetworkAccess       = local.function_public_access
         keyVaultReferenceIdentity = azurerm_user_assigned_identity.app.id
 
         functionAppConfig = {
@@ -132,11 +133,12 @@ resource "azapi_resource" "function_app" {
   ignore_casing          = true
   response_export_values = []
 
-  # At its first start the app reads its package, its tables and its secrets.
+  # At its first start the app reads its package, its tables and its secrets, with private networking through the endpoints.
   depends_on = [
     azapi_resource.table,
     azapi_resource.task_hub,
     azapi_resource_action.secret,
+    azurerm_private_endpoint.main,
     azurerm_role_assignment.app,
   ]
 }

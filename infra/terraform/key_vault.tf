@@ -69,7 +69,8 @@ resource "azapi_resource_action" "secret" {
       value = (
         each.key == "SWITCHYARD_ADMIN_KEY" ? coalesce(var.admin_key, local.random_key) :
         each.key == "SWITCHYARD_WEBHOOK_SECRET" ? coalesce(var.webhook_secret, local.random_key) :
-        try(var.provider_keys[each.key], local.secrets_optional[each.key])
+        # Null where the value is not told: no matter while its version stays, and refused by Azure when it is new.
+        try(var.provider_keys[each.key], local.secrets_optional[each.key], null)
       )
     }
   }

@@ -124,7 +124,6 @@ variable "webhook_secret" {
   type        = string
   default     = null
   sensitive   = true
-  ephemeral   = true
   description = "What signs those messages, best given as TF_VAR_webhook_secret. Null: a random one is made. It is written when webhook_secret_version changes."
 
   validation {

@@ -20,7 +20,6 @@ variable "admin_key" {
   type        = string
   default     = null
   sensitive   = true
-  ephemeral   = true
   description = "The administrator's key, best given as TF_VAR_admin_key. Null: a random one is made. It is written when admin_key_version changes."
 
   validation {
@@ -63,7 +62,6 @@ variable "provider_keys" {
   default     = {}
   nullable    = false
   sensitive   = true
-  ephemeral   = true
   description = "Values of the keys in provider_key_versions, best given as TF_VAR_provider_keys='{\"OPENAI_API_KEY\":\"…\"}'. Needed only when a version is new: they are kept in Key Vault and nowhere else."
 
   validation {
