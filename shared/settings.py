@@ -3,6 +3,7 @@
 | setting | default | meaning |
 |---|---|---|
 | `SWITCHYARD_CATALOG` | `catalog/models.yaml` | the catalog file |
+| `SWITCHYARD_DEPLOYMENTS` | unset | JSON of Terraform: which models are deployed where (`shared/catalog/infrastructure.py`) |
 | `SWITCHYARD_STORAGE` | `sqlite:.switchyard/state.db` | where state is kept: `sqlite:PATH`, `memory:` … |
 | `SWITCHYARD_ADMIN_KEY` | none | the administrator's key, at least 16 characters |
 | `SWITCHYARD_UPSTREAM` | unset | `simulator` or a simulator's URL: every provider is replaced by it |

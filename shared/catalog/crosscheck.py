@@ -138,6 +138,8 @@ class _Checker:
                 message = f"`{identity}` is already a deployment{where}; give this one another `name:`"
                 self.findings.problem(placed.path, message)
             self._lifecycle((*placed.path, "lifecycle"), entry.lifecycle)
+            if entry.uplift is not None:
+                self._read_on((*placed.path, "uplift"), entry.uplift.source, entry.uplift.read_on)
             if placed.model not in self.draft.flat_models:  # those have one price without a date
                 self._prices(placed)
         served = {placed.model for placed in self.draft.deployments}

@@ -56,18 +56,24 @@ class CatalogError(ConfigurationError):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One problem or warning. ``registered`` names the dynamically registered model it is in; None is the file."""
+    """One problem or warning. ``registered`` names the dynamically registered model it is in, None is the file.
+
+    ``setting`` says that its path begins with an environment setting and not in the file.
+    """
 
     path: Path
     message: str
     line: int | None = None
     registered: str | None = None
+    setting: bool = False
 
     def render(self, source: str) -> str:
         """Return ``file:line: path: message``."""
         place = source if self.line is None else f"{source}:{self.line}"
         if self.registered is not None:
             place = f"registered model {self.registered}"
+        if self.setting:
+            place = "environment"
         path = render_path(self.path)
         return f"{place}: {path}: {self.message}" if path else f"{place}: {self.message}"
 
@@ -76,13 +82,14 @@ class Finding:
 class Findings:
     """Collects everything that is wrong, so that all of it is told at once.
 
-    ``lines`` maps a path to its line, ``registered`` are the models that came by registration, ``hidden`` maps values that
-    came from the environment to the reference that stands for them in every message.
+    ``lines`` maps a path to its line, ``registered`` are the models that came by registration, ``settings`` those a path may
+    begin with, ``hidden`` maps values that came from the environment to the reference that stands for them in every message.
     """
 
     source: str
     lines: dict[Path, int] = field(default_factory=dict)
     registered: frozenset[str] = frozenset()
+    settings: frozenset[str] = frozenset()
     hidden: dict[str, str] = field(default_factory=dict)
     problems: list[Finding] = field(default_factory=list)
     warnings: list[Finding] = field(default_factory=list)
@@ -102,6 +109,8 @@ class Findings:
 
     def _finding(self, path: Path, message: str, line: int | None) -> Finding:
         registered = None
+        if path and path[0] in self.settings:
+            return Finding(path, message, setting=True)
         if path[:1] == ("models",) and len(path) > 1 and path[1] in self.registered:
             registered = str(path[1])
         elif line is None:

@@ -1,4 +1,4 @@
-"""Catalog text → `Registry`: read, resolve references, check every part, check the whole, assemble."""
+"""Catalog text → `Registry`: read, resolve references, check every part and the whole, place what is deployed, assemble."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from shared.catalog.document import MAX_DEPTH, read
 from shared.catalog.draft import draft
 from shared.catalog.findings import Findings
 from shared.catalog.flat import translate
+from shared.catalog.infrastructure import SETTING, read_infrastructure
+from shared.catalog.placing import place
 from shared.catalog.references import References, has_reference
 
 if TYPE_CHECKING:
@@ -30,7 +32,8 @@ class Loaded:
     """A registry, with what a person should look at, and what it was made from.
 
     ``references`` maps each environment name the text uses to its value; to "" when it is only a credential or an endpoint,
-    and to None when it is not set. With text and overlay it is all that decides the registry, but for the secrets.
+    and to None when it is not set. ``SWITCHYARD_DEPLOYMENTS`` is among them when it is set, without its addresses. With text
+    and overlay it is all that decides the registry, but for the secrets.
     """
 
     registry: Registry
@@ -64,7 +67,7 @@ def load(
     simulator_url: str | None = None,
 ) -> Loaded:
     """Do as `parse`, and return the warnings too."""
-    findings = Findings(source, registered=frozenset(overlay))
+    findings = Findings(source, registered=frozenset(overlay), settings=frozenset({SETTING}))
     references = References(environment, findings)
     read_tree = read(text, findings)
     if read_tree is None:
@@ -74,6 +77,10 @@ def load(
     drafted = draft(tree, findings)
     translate(drafted, references, findings)
     crosscheck(drafted, references.missing, findings)
+    infrastructure = read_infrastructure(environment, findings)
+    if infrastructure is not None and infrastructure.accounts:
+        references.values[SETTING] = infrastructure.facts()
+        place(drafted, infrastructure, references, findings)
     findings.raise_if_any()
     version = _version(text, overlay, references.values, simulated=simulator_url is not None)
     registry = Assembly(drafted, references.missing, simulator_url).registry(version)

@@ -12,6 +12,7 @@ from shared.catalog.fields import (
     Count,
     Credential,
     Day,
+    Factor,
     HeaderName,
     Kind,
     Milliseconds,
@@ -97,6 +98,19 @@ class PriceEntry(RatesEntry):
     read_on: Day | None = None
 
 
+class UpliftEntry(Entry):
+    """How much dearer a model is where prompts stay in a data zone or a region: factors on ``prices``, the global ones.
+
+    A factor that is not given is not known: a deployment there has no price then (see `shared.catalog.infrastructure`).
+    """
+
+    eu: Factor | None = None
+    us: Factor | None = None
+    regional: Factor | None = None
+    source: Text
+    read_on: Day | None = None
+
+
 class LimitsEntry(Entry):
     """The provider's quota of a deployment."""
 
@@ -128,6 +142,7 @@ class DeploymentEntry(Entry):
     timeouts: TimeoutsEntry | None = None
     provisioned: Truth = False
     prices: list[PriceEntry]
+    uplift: UpliftEntry | None = None
     lifecycle: LifecycleEntry | None = None
     enabled: Truth = True
     disabled_reason: Text | None = None
