@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
-.PHONY: help run test check check-ledger bench fmt lint lock clean
+.PHONY: help run test check check-ledger infra package deploy bench fmt lint lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -19,10 +19,19 @@ fmt: .venv/.dev ## format the tree and mend what the linter can
 lint: .venv/.dev ## ruff and mypy over the whole tree, and the shipped catalog
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy . && $(BIN)/python -m local.cli catalog check
 
-check: lint test ## what CI runs
+check: lint infra test ## what CI runs
 
 check-ledger: .venv/.dev ## simulate the ledger for 5,000 seeds, then see that every planted fault is caught
 	@$(BIN)/python -m tests.ledger.check --seeds 5000 --jobs 2 && $(BIN)/python -m tests.ledger.mutants
+
+infra: .venv-infra/.ready .venv-checkov/.ready ## check infra/terraform: format, validate, test, security rules
+	@.venv-infra/bin/python -m tests.infra.check_terraform
+
+package: .venv/bin/python ## make the package that Azure is sent, and say what is in it
+	@$(BIN)/python -m deploy package
+
+deploy: .venv/bin/python ## publish the code to the function app that Terraform made (needs az and terraform)
+	@$(BIN)/python -m deploy publish
 
 bench: .venv/.dev ## measure against a bare pass-through and, if it installs, LiteLLM (needs cc)
 	@$(BIN)/python -m tests.bench.run
@@ -37,7 +46,7 @@ lock: .venv/.dev ## pin every transitive dependency anew in constraints.txt
 	  && mv .venv/constraints.txt constraints.txt
 
 clean: ## forget the environment and the local state
-	@rm -rf .venv .switchyard .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv .venv-infra .venv-checkov .switchyard .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Switchyard needs Python 3.11 or newer")'
@@ -50,3 +59,12 @@ clean: ## forget the environment and the local state
 .venv/.dev: .venv/.local requirements-dev.txt
 	@echo "Installing what tests and linters need into .venv (once) …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt && touch $@
+
+# Each in an environment of its own: what checks Terraform needs other versions of what we use.
+.venv-infra/.ready: tests/infra/requirements.txt
+	@echo "Installing what checks Terraform into .venv-infra (once) …"
+	@$(PYTHON) -m venv --clear .venv-infra && .venv-infra/bin/python -m pip install --quiet --disable-pip-version-check -r $< && touch $@
+
+.venv-checkov/.ready: tests/infra/requirements-checkov.txt
+	@echo "Installing checkov into .venv-checkov (once) …"
+	@$(PYTHON) -m venv --clear .venv-checkov && .venv-checkov/bin/python -m pip install --quiet --disable-pip-version-check -r $< && touch $@
