@@ -15,7 +15,7 @@ OUTPUTS: Final = {
     "subscription_id": "subscription",
     "resource_group_name": "resource_group",
     "function_app_name": "app",
-    "public_endpoint": "endpoint",
+    "endpoint": "endpoint",
     "extra_requirements": "extra_requirements",
 }
 """Terraform's outputs this tool needs, by the field each becomes."""

@@ -105,7 +105,7 @@ def _copied(work: Path) -> Path:
 
 
 def _providers(work: Path) -> Mapping[str, str]:
-    """Return the environment in which Terraform finds its providers: the schema's stand-ins if they are here, or the registry."""
+    """Return the environment in which Terraform finds its providers: stand-ins if the schema is here, or the registry."""
     environment = {**os.environ, "TF_DATA_DIR": str(work / "data"), "TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1"}
     if SCHEMA.is_file():
         mirror = work / "mirror"
