@@ -16,6 +16,7 @@ from functions import batch_flow, chain_flow
 from functions.batch_wire import Endpoints
 from functions.engine import ENGINES
 from functions.gateway import current
+from functions.problems import logged
 from functions.work import Stored
 from functions.works import WORKS
 from shared import background, batching
@@ -114,7 +115,7 @@ async def _performed(given: Mapping[str, Any], perform: Callable[[Gateway], Awai
     except StorageUnavailableError:
         raise
     except GatewayError as error:
-        logger.warning("The work %s can't go on: %s", given["id"], error.message)
+        logger.warning("The work %s can't go on: %s", given["id"], logged(error))
     except Exception:
         logger.exception("The work %s failed by a bug", given["id"])
     return {"event": "broken", "state": "broken"}

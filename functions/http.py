@@ -22,7 +22,7 @@ from functions.clients import ClientGoneError, ClientWatch
 from functions.endpoints import ALLOWED, AnyEndpoint, Endpoint, Handler, PublicEndpoint, Trigger
 from functions.engine import engine_of
 from functions.gateway import current
-from functions.problems import Problem, problem_of, unexpected_problem
+from functions.problems import Problem, logged, problem_of, unexpected_problem
 from functions.rendering import RawHeaders, Rendered, empty_response, problem_response
 from shared.core import ids
 from shared.core.access import Identity
@@ -38,6 +38,7 @@ from shared.core.records import Caller
 from shared.gateway import Gateway
 from shared.ports import ChainEngine
 from shared.settings import Settings
+from shared.tracing import Served, serving
 
 logger = logging.getLogger("switchyard.edge")
 
@@ -67,6 +68,7 @@ _READ: Final = frozenset(
         b"idempotency-key",
         b"prefer",
         b"content-type",
+        b"traceparent",
     }
 )
 """The only headers of a client that mean anything here. Forwarding headers and our own names are not among them."""
@@ -148,7 +150,7 @@ class Boundary:
             self.problem = problem_of(error)
             if isinstance(error, AllAttemptsFailedError):
                 self.attempts = len(error.failures)
-            logger.log(self.problem.level, "%s %s: %s", self.request_id, type(error).__name__, error)
+            logger.log(self.problem.level, "%s %s", self.request_id, logged(error))
         elif isinstance(error, ClientGoneError):
             self.gone = True
         elif isinstance(error, Exception):
@@ -177,7 +179,7 @@ def _public(row: PublicEndpoint) -> Trigger:
     async def trigger(request: Request) -> Response:
         request_id = new_request_id()
         response: Response | None = None
-        with Boundary(request_id) as boundary:
+        with serving(Served(request_id)), Boundary(request_id) as boundary:
             response = await row.handler(PublicCall(request, request_id))
         return _finish(response or boundary.response(), request_id, ())
 
@@ -194,8 +196,9 @@ def _authenticated(row: Endpoint) -> Trigger:
         headers = _read_headers(request)
         response: Response | None = None
         marks: RawHeaders = []
-        with Boundary(request_id) as boundary:
+        with serving(Served(request_id)) as served, Boundary(request_id) as boundary:
             gateway = await current()
+            served.place(gateway.telemetry.trace(_traceparent(headers)))
             marks = _marks(gateway.settings, headers)
             caller = _admit(row, await authenticate(gateway, headers))
             if known is not None and request.scope["query_string"]:
@@ -261,6 +264,11 @@ def _finish(response: Response, request_id: str, more: RawHeaders | tuple[()]) -
     response.raw_headers.append((b"x-request-id", request_id.encode()))
     response.raw_headers.extend(more)
     return response
+
+
+def _traceparent(headers: dict[bytes, bytes]) -> str | None:
+    found = headers.get(b"traceparent")
+    return None if found is None else found.decode("latin-1")
 
 
 def _read_headers(request: Request) -> dict[bytes, bytes]:

@@ -62,6 +62,9 @@ TABLE: Final[dict[type[BaseException], Row]] = {
     ),
 }
 
+QUOTING: Final = (errors.InvalidRequestError, errors.StreamInterruptedError)
+"""Errors that may say what was in the body, or what a provider said about it."""
+
 UNEXPECTED: Final = Row(500, SERVER_ERROR, "internal_error", logging.ERROR)
 """What an exception that is no `GatewayError` looks like: a bug of ours, whose text nobody outside sees."""
 
@@ -92,6 +95,14 @@ def problem_of(error: errors.GatewayError) -> Problem:
     if isinstance(error, errors.RateLimitError):
         headers += tuple((name.encode(), value.encode()) for name, value in error.headers)
     return Problem(row.status, body, headers, row.level)
+
+
+def logged(error: errors.GatewayError) -> str:
+    """Return an error as the log has it: its code for a message that may quote what a caller or a provider sent."""
+    if not isinstance(error, QUOTING):
+        return f"{type(error).__name__}: {error.message}"
+    code = error.code or row_of(type(error)).code or "refused"
+    return f"{type(error).__name__}: {code}" + (f" at {error.param}" if error.param else "")
 
 
 def unexpected_problem(request_id: str) -> Problem:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import orjson
 
 from functions.chat_completions import StreamSource
+from functions.problems import logged
 from functions.rendering import RawHeaders, usd
 from functions.responses_kept import as_it_is, error_object
 from functions.streaming import EventStream
@@ -85,7 +86,7 @@ async def live(gateway: Gateway, source: StreamSource, response: dict[str, Any],
                 yield encode(made)
     except GatewayError as error:
         told = error_object(error)
-        logger.warning("%s broke off: %s", response["id"], error)
+        logger.warning("%s broke off: %s", response["id"], logged(error))
         last = events.fail(told)
         await keep(events.response)
         yield encode(last)

@@ -16,6 +16,7 @@ from starlette.responses import StreamingResponse
 from functions.clients import ClientWatch, Receive
 from functions.http import Boundary
 from functions.rendering import RawHeaders
+from shared.tracing import SERVED, serving
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
@@ -55,6 +56,7 @@ class EventStream(StreamingResponse):
         self._events = events
         self._close = close
         self._request_id = request_id
+        self._served = SERVED.get()  # the response may be sent by another task
 
     def record(
         self, events: Callable[[AsyncGenerator[bytes, None]], AsyncGenerator[bytes, None]], end: Callable[[], Awaitable[None]]
@@ -73,7 +75,7 @@ class EventStream(StreamingResponse):
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Send the stream to its end, or until the client has gone."""
         del scope
-        with Boundary(self._request_id) as boundary:
+        with serving(self._served), Boundary(self._request_id) as boundary:
             try:
                 with ClientWatch(receive), _KeptAlive(send, KEEP_ALIVE_SECONDS) as client:
                     await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any, Final
 
-from shared.core import router, trace
+from shared.core import content, router, trace
 from shared.core.chat import Chunk, Completion, InferenceRequest, Usage
 from shared.core.errors import RateLimitError
 from shared.core.failover import Attempt, AttemptFailed, Succeeded
@@ -21,11 +21,13 @@ from shared.core.health import HealthSnapshot
 from shared.core.records import SUCCEEDED, AttemptRecord, Caller, RequestRecord
 from shared.core.registry import Deployment, Timeouts
 from shared.core.route import Candidate, Route
+from shared.core.telemetry import Content
 from shared.gateway import Gateway
 from shared.limits import UNLIMITED, Limited, Ticket
 from shared.ports import Call
 from shared.rights import limits_of, tokens_of
 from shared.spending import Held, Spending
+from shared.tracing import SERVED
 
 OUTPUT_LIMITS: Final = frozenset({"max_tokens", "max_completion_tokens"})
 MAX_NAME: Final = 256
@@ -115,6 +117,10 @@ class Execution:
             day=self.day,
             written=claiming is not None,
         )
+        served = SERVED.get()
+        ours = served is not None and served.request_id == request_id
+        self.place = served.trace if served is not None and ours else gateway.telemetry.trace(None)
+        self.output = ""
         self._closed = False
 
     # ---- the decision ------------------------------------------------------------------------------------------------
@@ -438,9 +444,17 @@ class Execution:
         )
         self.gateway.usage.record(record)
         self.gateway.metrics.observe(record)
+        self.gateway.telemetry.ended(record, self.place, self._content() if self.gateway.telemetry.content else None)
         self.gateway.ledger.ended(self.request_id)
         used = sum([one.usage.input_tokens + one.usage.output_tokens for one in self.attempts if one.usage is not None])
         self.gateway.limits.settle(self.admission.ticket, used)
+
+    def _content(self) -> Content | None:
+        """Return what was asked and answered; only ever made when the operator opted in, and where it will be told."""
+        if self.place is None or not self.place.sampled:
+            return None
+        output = self.output if self.completion is None else content.answered(self.completion.payload)
+        return Content(content.asked(self.request.payload), output)
 
     def trace(self) -> dict[str, Any]:
         """Return the decision as it is written down: what the plan was given, and the route it gave."""

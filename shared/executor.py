@@ -14,6 +14,7 @@ from typing import Final
 
 from shared.core import router
 from shared.core.chat import Capability, Chunk, Completion, InferenceRequest, Operation, Requirements
+from shared.core.content import Heard
 from shared.core.errors import (
     AllAttemptsFailedError,
     BudgetExceededError,
@@ -84,6 +85,7 @@ class AnswerStream:
         self._execution = execution
         self._stream = stream
         self._seen = Seen()
+        self._heard = Heard() if execution.gateway.telemetry.content else None
         self._ended = False
         self.batches = self._pump()
 
@@ -131,6 +133,8 @@ class AnswerStream:
             if isinstance(event, Failed):
                 return chunks, event
             self._seen.note(event)
+            if self._heard is not None:
+                self._heard.note(event)
             chunks.append(event)
         return chunks, None
 
@@ -138,6 +142,8 @@ class AnswerStream:
         if self._ended:
             return
         self._ended = True
+        if self._heard is not None:
+            self._execution.output = self._heard.text()
         self._execution.stream_ended(self._stream, self._seen if failed is None else self._seen.partial(), failed)
         self._execution.close(SUCCEEDED if failed is None else failed.kind.value)
 

@@ -13,6 +13,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import orjson
@@ -35,13 +36,20 @@ async def recover(gateway: Gateway) -> int:
     """Settle every dead session; return how many. Raise `StorageUnavailableError`: the next run goes on then."""
     found = await gateway.ledger.recover()
     # A request's attempts may lie in two sessions of its process: its record is made of all of them.
-    written = await gateway.usage.insert_recovered(records_of(one for session in found for one in session.attempts))
+    records = records_of(one for session in found for one in session.attempts)
+    written = await gateway.usage.insert_recovered(records, wrote=partial(_tell, gateway))
     if written:
         _log.warning("Wrote the usage of %d requests that a process which died had not written", written)
     for session in found:
         await _correct(gateway, session)
         await gateway.ledger.finish(session)
     return len(found)
+
+
+def _tell(gateway: Gateway, record: RequestRecord) -> None:
+    """Tell of a request in its process's place, as whoever wrote it down first."""
+    gateway.metrics.observe(record)
+    gateway.telemetry.ended(record, gateway.telemetry.trace(None))
 
 
 async def _correct(gateway: Gateway, session: RecoveredSession) -> None:

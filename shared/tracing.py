@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final, Self
 
-from shared.core.telemetry import TraceContext
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from shared.core.telemetry import TraceContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,3 +22,27 @@ class Served:
 
 SERVED: Final[ContextVar[Served | None]] = ContextVar("served", default=None)
 """Set by the edge at a request's begin, and by activities; None outside of both."""
+
+
+class serving:  # noqa: N801  (reads as what it does: `with serving(served)`)
+    """Let the block, and the tasks it starts, serve a request; None leaves things as they are. Entering returns this."""
+
+    __slots__ = ("_served", "_token")
+
+    def __init__(self, served: Served | None) -> None:
+        self._served = served
+        self._token: Token[Served | None] | None = None
+
+    def __enter__(self) -> Self:
+        if self._served is not None:
+            self._token = SERVED.set(self._served)
+        return self
+
+    def place(self, trace: TraceContext | None) -> None:
+        """Say where the request's trace goes on, as soon as that is known."""
+        if self._served is not None and trace is not None:
+            SERVED.set(Served(self._served.request_id, trace))
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._token is not None:
+            SERVED.reset(self._token)

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
 
+from shared.core import semconv
 from shared.core.chat import Chunk, Completion, InferenceRequest, Operation, Requirements, Usage
 from shared.core.failures import Failed, FailureKind
+from shared.core.records import RequestRecord
 from shared.core.registry import (
     Deployment,
     FailoverPolicy,
@@ -22,6 +24,10 @@ from shared.core.registry import (
     Registry,
     RoutingPolicy,
 )
+from shared.core.semconv import Instrument
+from shared.core.telemetry import Attribute, Content, Measurement, Span, TraceContext
+from shared.core.telling import measurements_of, spans_of
+from shared.core.traceparent import begin
 from shared.ports import Call
 
 PRICE = Price(date(2026, 1, 1), Rates(Decimal(1), Decimal(2)))
@@ -54,6 +60,61 @@ class FakeClock:
     def draw(self) -> float:
         """Return the chance that was set."""
         return self.chance
+
+
+@dataclass(frozen=True)
+class Told:
+    """One request as telemetry was told of it."""
+
+    record: RequestRecord
+    trace: TraceContext | None
+    content: Content | None
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """Return its spans, none where it has no place in a trace."""
+        return () if self.trace is None else spans_of(self.record, self.trace, self.content)
+
+
+@dataclass
+class RecordingTelemetry:
+    """Keeps all it is told. Ids of traces and spans are counted up from 1; everything is sampled."""
+
+    content: bool = False
+    told: list[Told] = field(default_factory=list)
+    gauges: dict[tuple[str, frozenset[tuple[str, Attribute]]], int | float] = field(default_factory=dict)
+    begun: int = 0
+
+    def trace(self, traceparent: str | None) -> TraceContext:
+        """Return the next place."""
+        self.begun += 1
+        return begin(traceparent, (self.begun << 64) + self.begun, 1.0)
+
+    def ended(self, record: RequestRecord, trace: TraceContext | None, content: Content | None = None) -> None:
+        """Keep it."""
+        self.told.append(Told(record, trace, content))
+
+    def gauge(self, measurements: Sequence[Measurement]) -> None:
+        """Keep the latest values."""
+        for one in measurements:
+            self.gauges[one.instrument.name, frozenset(one.attributes.items())] = one.value
+
+    async def aclose(self) -> None:
+        """Nothing is pending."""
+
+    @property
+    def measurements(self) -> list[Measurement]:
+        """Return what was measured of requests."""
+        return [measured for one in self.told for measured in measurements_of(one.record)]
+
+    def total(self, instrument: Instrument, **attributes: Attribute) -> int | float:
+        """Return the sum of a metric over what has these attributes, named by the constants of `shared.core.semconv`."""
+        wanted = {getattr(semconv, name.upper()): value for name, value in attributes.items()}
+        return sum(
+            one.value
+            for one in self.measurements
+            if one.instrument is instrument and wanted.items() <= dict(one.attributes).items()
+        )
 
 
 @dataclass(frozen=True)

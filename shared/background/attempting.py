@@ -11,6 +11,7 @@ from typing import Any, Final
 import orjson
 
 from shared.background.beginning import NO_RIGHT_CODE
+from shared.background.places import served_of
 from shared.chains import Chain, Claim, ClaimState, State
 from shared.core.chain import (
     Cancelled,
@@ -30,6 +31,7 @@ from shared.gateway import Gateway
 from shared.ledger import IntentState
 from shared.recovery import attempt_of
 from shared.rights import caller_now, limits_of, tokens_of
+from shared.tracing import serving
 
 LOOK_SECONDS: Final = 1.0
 """How often an attempt looks whether its chain was cancelled, and a second run of it whether the first has ended."""
@@ -51,8 +53,12 @@ async def attempt(gateway: Gateway, given: Mapping[str, Any], read: Read) -> dic
 
     Raise `StorageUnavailableError` when nothing can be said now: then the engine asks again.
     """
-    step = attempt_in(given)
     chain = await gateway.chains.get(given["id"])
+    with serving(served_of(gateway, chain)):
+        return await _attempted(gateway, chain, attempt_in(given), read)
+
+
+async def _attempted(gateway: Gateway, chain: Chain, step: Attempt, read: Read) -> dict[str, Any]:
     claim = await gateway.chains.claim(chain.id, step.number)
     if claim is not None and claim.state is not ClaimState.FENCED:
         return await _told(gateway, chain, claim)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import orjson
 
+from shared.background.places import place_out
 from shared.chains import Chain, Kind, State
 from shared.core.chain import (
     CURRENT,
@@ -99,7 +100,13 @@ async def _created(gateway: Gateway, engine: ChainEngine, caller: Caller, reques
         version=CURRENT,
         engine=engine.name,
         webhook=new.webhook,
-        facts={**new.facts, "operation": requirements.operation, "model": requirements.model[:256], "task": requirements.task},
+        facts={
+            **new.facts,
+            "operation": requirements.operation,
+            "model": requirements.model[:256],
+            "task": requirements.task,
+            **place_out(execution.place),
+        },
     )
     return await gateway.chains.create(chain, new.body, orjson.dumps(execution.trace()))
 

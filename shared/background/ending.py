@@ -12,22 +12,26 @@ import orjson
 
 from shared.background.attempting import give_up, lost
 from shared.background.beginning import NO_RIGHT_CODE, launch
+from shared.background.places import served_of
 from shared.chain_outcomes import NotDeliveredError, error_out, notify
 from shared.chains import Chain, Claim, ClaimState, State
-from shared.core import errors
+from shared.core import content, errors
 from shared.core.chain import (
     outcome_in,
     plan_in,
 )
-from shared.core.errors import GatewayError, StorageUnavailableError
+from shared.core.chat import Operation
+from shared.core.errors import GatewayError, NotFoundError, StorageUnavailableError
 from shared.core.failover import Ended, Outcome
 from shared.core.fields import Fields
 from shared.core.ids import instance_id
 from shared.core.records import SUCCEEDED, RequestRecord
 from shared.core.route import Route
+from shared.core.telemetry import Content
 from shared.executor import failure_of, outcome_name
 from shared.gateway import Gateway
 from shared.ports import ChainEngine
+from shared.tracing import serving
 from shared.usage.rows import attempt_in as record_in
 
 UNSTARTED_SECONDS: Final = 30.0
@@ -92,13 +96,18 @@ async def _end(
     """Write the end: answered, cancelled (no error), or failed."""
     if chain.state.ended:
         return chain.state.value
+    with serving(served_of(gateway, chain)):
+        return await _ended(gateway, chain, answered=answered, error=error, code=code)
+
+
+async def _ended(gateway: Gateway, chain: Chain, *, answered: bool, error: GatewayError | None, code: str | None) -> str:
     claims = await _all_done(gateway, chain)
     answer = next((one for one in reversed(claims) if _succeeded(one)), None) if answered else None
     state = State.COMPLETED if answer is not None else State.CANCELLED if error is None else State.FAILED
     outcome = SUCCEEDED if answer is not None else "cancelled" if error is None else code or outcome_name(error)
     record = await _record(gateway, chain, claims, outcome)
     if await gateway.usage.insert_recovered([record]):
-        gateway.metrics.observe(record)
+        await _tell(gateway, chain, record, answer)
     written = None if error is None or answer is not None else error_out(error, code)
     after = await gateway.chains.change(
         chain.id,
@@ -114,6 +123,25 @@ async def _end(
         ),
     )
     return after.state.value
+
+
+async def _tell(gateway: Gateway, chain: Chain, record: RequestRecord, answer: Claim | None) -> None:
+    """Tell of a chain that has ended: whoever wrote its usage down does, once, in the trace of its beginning."""
+    gateway.metrics.observe(record)
+    place = served_of(gateway, chain).trace
+    told = None
+    if gateway.telemetry.content and place is not None and place.sampled:
+        with contextlib.suppress(NotFoundError, StorageUnavailableError):  # its end is told without
+            told = await _content(gateway, chain, answer)
+    gateway.telemetry.ended(record, place, told)
+
+
+async def _content(gateway: Gateway, chain: Chain, answer: Claim | None) -> Content:
+    asked = content.asked(orjson.loads(await gateway.chains.body(chain.id)))
+    if answer is None:
+        return Content(asked)
+    payload = orjson.loads(await gateway.chains.answer(chain.id, answer.number))
+    return Content(asked, content.answered(payload))
 
 
 async def _all_done(gateway: Gateway, chain: Chain) -> list[Claim]:
@@ -148,7 +176,7 @@ async def _record(gateway: Gateway, chain: Chain, claims: Sequence[Claim], outco
         request_id=chain.request_id,
         key_id=chain.caller.key_id,
         project=chain.caller.project,
-        operation=chain.facts["operation"],
+        operation=Operation(chain.facts["operation"]),
         original_model=chain.facts["model"],
         task=chain.facts["task"],
         stream=False,

@@ -19,6 +19,7 @@ from shared.core.errors import (
 from shared.core.records import Caller
 from shared.executor import Answer, Refused, ask
 from shared.gateway import Gateway
+from shared.tracing import Served, serving
 
 MAX_PASSES: Final = 5
 """How often a line is tried that nobody could answer; one that has to wait for its turn is tried until the window is over."""
@@ -76,11 +77,13 @@ class Asking:
         spent = Spent() if before is None else before.spent
         request_id, began = wire.request_id(), gateway.clock.monotonic()
         body = line.body if line.body.get("priority") else {**line.body, "priority": Priority.LOW.value}
-        try:
-            request = await wire.read(gateway, batch.caller, batch.endpoint, body)
-            asked = await ask(gateway, batch.caller, request, request_id=request_id)
-        except GatewayError as error:
-            asked = Refused(error, 0)
+        # Each line is a trace of its own: a batch may have many thousands.
+        with serving(Served(request_id, gateway.telemetry.trace(None))):
+            try:
+                request = await wire.read(gateway, batch.caller, batch.endpoint, body)
+                asked = await ask(gateway, batch.caller, request, request_id=request_id)
+            except GatewayError as error:
+                asked = Refused(error, 0)
         spent = spent.plus(asked.cost)
         if isinstance(asked, Answer):
             latency = round((gateway.clock.monotonic() - began) * 1000)

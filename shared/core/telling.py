@@ -32,7 +32,7 @@ _Attributes = dict[str, Attribute]
 
 def spans_of(record: RequestRecord, trace: TraceContext, content: Content | None = None) -> tuple[Span, ...]:
     """Return a request's span, which is ``trace`` itself, and those of its attempts under it, in order."""
-    start = record.started_at if math.isfinite(record.started_at) else 0.0
+    start = _moment(record.started_at)
     attributes = _request_attributes(record)
     if content is not None:
         attributes[semconv.INPUT_MESSAGES] = content.input
@@ -46,7 +46,7 @@ def spans_of(record: RequestRecord, trace: TraceContext, content: Content | None
 
 
 def _attempt_span(record: RequestRecord, attempt: AttemptRecord, trace: TraceContext) -> Span:
-    start = attempt.started_at if math.isfinite(attempt.started_at) else record.started_at
+    start = _moment(attempt.started_at, record.started_at)
     return Span(
         f"{record.operation.value} {attempt.model}",
         SpanKind.CLIENT,
@@ -199,6 +199,11 @@ def _error(outcome: str) -> str | None:
 
 def _name(text: str) -> str | None:
     return text[:NAME_LENGTH].encode("utf-8", "replace").decode() or None
+
+
+def _moment(*moments: float) -> float:
+    """Return the first that is known; rows without it are read as NaN."""
+    return next((moment for moment in moments if math.isfinite(moment)), 0.0)
 
 
 def _seconds(milliseconds: float) -> float:

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -130,20 +130,23 @@ class UsageLog:
         """Return the wall-clock moment before which every record that was taken is in the store: now when nothing waits."""
         return min([taken for _, taken in self._pending.values()], default=self._clock.now())
 
-    async def insert_recovered(self, records: Sequence[RequestRecord]) -> int:
+    async def insert_recovered(
+        self, records: Sequence[RequestRecord], *, wrote: Callable[[RequestRecord], None] | None = None
+    ) -> int:
         """Insert what is known of a dead process's requests; return how many were not there yet.
 
-        Requests that are there stay as they are. Raise `StorageUnavailableError` when the store did not take all of them: then
-        call again with the same ones.
+        ``wrote`` is called with each of those. Requests that are there stay as they are. Raise `StorageUnavailableError` when
+        the store did not take all of them: then call again with the same ones.
         """
-        texts: dict[str, str] = {}
-        for record in records:
-            if record.request_id not in self._pending:
-                texts[record.request_id] = rows.text_of(record)
-        new = 0
-        for batch in await self._batches(list(texts.items())):
-            new += await self._insert(batch)
-        return new
+        known = {record.request_id: record for record in records if record.request_id not in self._pending}
+        count = 0
+        for batch in await self._batches([(request_id, rows.text_of(record)) for request_id, record in known.items()]):
+            new = await self._insert(batch)
+            count += len(new)
+            if wrote is not None:
+                for request_id in new:
+                    wrote(known[request_id])
+        return count
 
     async def aclose(self) -> None:
         """Write what is left, trying for a few seconds; what could not be written is counted and reported. Never raises."""
@@ -258,32 +261,32 @@ class UsageLog:
             new = await self._insert(batch)
         except StorageUnavailableError as error:
             return error
-        self.duplicates += len(batch.requests) - new
+        self.duplicates += len(batch.requests) - len(new)
         for request_id in batch.requests:
             self._pending.pop(request_id, None)
         return None
 
-    async def _insert(self, batch: _Batch) -> int:
-        """Insert rows; return how many were not there yet."""
+    async def _insert(self, batch: _Batch) -> list[str]:
+        """Insert rows; return the requests that were not there yet."""
         if not await self._open_late(batch.day, batch.slots):
             return await self._insert_undated(batch)
-        new = len(batch.ops)
+        new = batch.requests
         if not await self._inserted(batch.ops):
-            new = sum(
-                [await self._insert_one(request_id, op) for request_id, op in zip(batch.requests, batch.ops, strict=True)]
-            )
+            pairs = zip(batch.requests, batch.ops, strict=True)
+            new = [request_id for request_id, op in pairs if await self._insert_one(request_id, op)]
         if not await self._open_late(batch.day, batch.slots):  # it may have taken long
             return await self._insert_undated(batch)
         return new
 
-    async def _insert_undated(self, batch: _Batch) -> int:
+    async def _insert_undated(self, batch: _Batch) -> list[str]:
         """Insert rows of a day whose rows are rolled up and deleted: they would not be looked for there."""
         await self._announce([rows.UNDATED])
-        new = 0
+        new = []
         for request_id, op in zip(batch.requests, batch.ops, strict=True):
             place = rows.undated_place(request_id)
             row = Entity(place.partition, place.request, op.entity.properties)
-            new += await self._insert_one(request_id, Op(Action.INSERT, row))
+            if await self._insert_one(request_id, Op(Action.INSERT, row)):
+                new.append(request_id)
         return new
 
     async def _inserted(self, ops: list[Op]) -> bool:
