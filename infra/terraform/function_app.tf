@@ -54,15 +54,29 @@ locals {
   )
 }
 
-resource "azurerm_service_plan" "main" {
-  name                = "asp-${local.name}"
-  resource_group_name = azurerm_resource_group.main.name
-  location            = azurerm_resource_group.main.location
-  tags                = local.tags
+# By azapi too: azurerm_service_plan spells the id `/serverFarms/` where Azure answers `/serverfarms/`, and knows zones only of
+# Premium plans.
+resource "azapi_resource" "plan" {
+  type      = "Microsoft.Web/serverfarms@2024-04-01"
+  parent_id = azurerm_resource_group.main.id
+  name      = "asp-${local.name}"
+  location  = azurerm_resource_group.main.location
+  tags      = local.tags
 
-  os_type                = "Linux"
-  sku_name               = "FC1"
-  zone_balancing_enabled = var.zone_redundant
+  body = {
+    kind = "functionapp"
+    sku = {
+      name = "FC1"
+      tier = "FlexConsumption"
+    }
+    properties = {
+      reserved      = true # Linux.
+      zoneRedundant = var.zone_redundant
+    }
+  }
+
+  ignore_casing          = true
+  response_export_values = []
 }
 
 # Not azurerm_function_app_flex_consumption: with an identity's storage it sends `AzureWebJobsStorage` with an empty key, which the
@@ -82,54 +96,53 @@ resource "azapi_resource" "function_app" {
 
   body = {
     kind = "functionapp,linux"
-    properties = merge(
-      {
-        serverFarmId              = azurerm_service_plan.main.id
-        httpsOnly                 = true
-        clientAffinityEnabled     = false
-        publicNetworkAccess       = local.function_public_access
-        keyVaultReferenceIdentity = azurerm_user_assigned_identity.app.id
+    properties = {
+      serverFarmId              = azapi_resource.plan.id
+      httpsOnly                 = true
+      clientAffinityEnabled     = false
+      publicNetworkAccess       = local.function_public_access
+      keyVaultReferenceIdentity = azurerm_user_assigned_identity.app.id
+      # Null is sent as well: the app then leaves the network it may have been in.
+      virtualNetworkSubnetId = local.function_subnet_id
 
-        functionAppConfig = {
-          deployment = {
-            storage = {
-              type  = "blobContainer"
-              value = "https://${azurerm_storage_account.main.name}.blob.core.windows.net/${azurerm_storage_container.deployment.name}"
-              authentication = {
-                type                           = "UserAssignedIdentity"
-                userAssignedIdentityResourceId = azurerm_user_assigned_identity.app.id
-              }
+      functionAppConfig = {
+        deployment = {
+          storage = {
+            type  = "blobContainer"
+            value = "https://${azurerm_storage_account.main.name}.blob.core.windows.net/${azurerm_storage_container.deployment.name}"
+            authentication = {
+              type                           = "UserAssignedIdentity"
+              userAssignedIdentityResourceId = azurerm_user_assigned_identity.app.id
             }
           }
-          runtime = {
-            name    = "python"
-            version = "3.11"
-          }
-          scaleAndConcurrency = {
-            instanceMemoryMB     = var.instance_memory_mb
-            maximumInstanceCount = var.maximum_instances
-            alwaysReady          = [for name in sort(keys(var.always_ready)) : { name = name, instanceCount = var.always_ready[name] }]
-            triggers             = { http = { perInstanceConcurrency = var.http_concurrency } }
-          }
         }
+        runtime = {
+          name    = "python"
+          version = "3.11"
+        }
+        scaleAndConcurrency = {
+          instanceMemoryMB     = var.instance_memory_mb
+          maximumInstanceCount = var.maximum_instances
+          alwaysReady          = [for name in sort(keys(var.always_ready)) : { name = name, instanceCount = var.always_ready[name] }]
+          triggers             = { http = { perInstanceConcurrency = var.http_concurrency } }
+        }
+      }
 
-        siteConfig = merge(
-          {
-            ftpsState        = "Disabled"
-            http20Enabled    = true
-            minTlsVersion    = "1.2"
-            scmMinTlsVersion = "1.2"
-            # In one order, or every plan would find another one.
-            appSettings = [for name in sort(keys(local.app_settings)) : { name = name, value = local.app_settings[name] }]
-          },
-          length(local.ip_restrictions_optional) == 0 ? {} : { ipSecurityRestrictions = local.ip_restrictions_optional },
-        )
-      },
-      local.function_subnet_id == null ? {} : { virtualNetworkSubnetId = local.function_subnet_id },
-    )
+      siteConfig = merge(
+        {
+          ftpsState        = "Disabled"
+          http20Enabled    = true
+          minTlsVersion    = "1.2"
+          scmMinTlsVersion = "1.2"
+          # In one order, or every plan would find another one.
+          appSettings = [for name in sort(keys(local.app_settings)) : { name = name, value = local.app_settings[name] }]
+        },
+        length(local.ip_restrictions_optional) == 0 ? {} : { ipSecurityRestrictions = local.ip_restrictions_optional },
+      )
+    }
   }
 
-  # Azure answers `/serverfarms/` where azurerm writes `/serverFarms/`.
+  # Azure answers some of the ids above in another case.
   ignore_casing          = true
   response_export_values = []
 

@@ -5,7 +5,7 @@ provider "azurerm" {
   storage_use_azuread = true
 
   # 5.x registers nothing unless told to. An empty subscription has none of these.
-  resource_providers_to_register = [
+  resource_providers_to_register = concat([
     "Microsoft.AlertsManagement",
     "Microsoft.App", # The Flex Consumption app joins a network through Microsoft.App/environments.
     "Microsoft.Authorization",
@@ -19,7 +19,7 @@ provider "azurerm" {
     "Microsoft.Portal",
     "Microsoft.Storage",
     "Microsoft.Web",
-  ]
+  ], local.resource_providers_optional)
 
   # What is destroyed is gone: nothing soft-deleted may hold a name, or a model's quota, against the next `apply`.
   features {

@@ -44,7 +44,6 @@ resource "azurerm_role_assignment" "app" {
   scope                = each.value.scope
   role_definition_name = each.value.role
   principal_id         = azurerm_user_assigned_identity.app.principal_id
-  # The directory may not know the new identity for a minute: told what it is, Azure doesn't ask.
-  principal_type                   = "ServicePrincipal"
-  skip_service_principal_aad_check = true
+  # The directory may not know the new identity for a minute: told what it is, Azure doesn't ask there.
+  principal_type = "ServicePrincipal"
 }
