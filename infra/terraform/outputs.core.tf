@@ -13,11 +13,6 @@ output "function_app_url" {
   value       = local.endpoint
 }
 
-output "subscription_id" {
-  description = "The subscription everything is in."
-  value       = var.subscription_id
-}
-
 output "resource_group_name" {
   description = "The resource group that holds everything."
   value       = azurerm_resource_group.main.name
