@@ -83,3 +83,15 @@ variable "alert_webhooks" {
     error_message = "Give alert_webhooks as name => URL, beginning with https://."
   }
 }
+
+variable "log_price_usd_per_gb" {
+  description = "US dollars for a gigabyte of ingestion, for the workbook and the alert: Azure's list price of your region for pay-as-you-go analytics logs."
+  type        = number
+  default     = 2.3
+  nullable    = false
+
+  validation {
+    condition     = var.log_price_usd_per_gb > 0
+    error_message = "Set log_price_usd_per_gb to the price on Azure Monitor's pricing page, such as 2.3."
+  }
+}
