@@ -7,11 +7,12 @@ import secrets
 from collections.abc import Mapping
 
 from shared.adapters.clock import SystemClock
-from shared.adapters.entra import EntraTokens
+from shared.adapters.entra import EntraTokens, blocking_credential
 from shared.adapters.entra_jwt import EntraTenant, EntraVerifier
 from shared.adapters.providers import providers
 from shared.adapters.redis_limits import open_redis
 from shared.adapters.tables import open_tables
+from shared.adapters.telemetry import open_telemetry
 from shared.adapters.transport import open_transport
 from shared.adapters.webhook import Webhook
 from shared.alerts import Alerts
@@ -51,6 +52,7 @@ async def open_gateway(settings: Settings, *, environment: Mapping[str, str]) ->
     clock = SystemClock()
     transport = open_transport()
     tokens = EntraTokens()
+    instance = f"{os.getpid():x}{secrets.token_hex(3)}"
     tables: Tables | None = None
     try:
         tables = open_tables(settings.storage, transport=transport, tokens=tokens, clock=clock)
@@ -60,13 +62,13 @@ async def open_gateway(settings: Settings, *, environment: Mapping[str, str]) ->
         await catalog.refresh()
         verifier = _verifier(settings, transport, clock)
         backend = None if settings.redis is None else open_redis(settings.redis.reveal(), clock)
+        telemetry = open_telemetry(settings.telemetry, clock, instance, credential=blocking_credential)
     except ConfigurationError:
         if tables is not None:
             await tables.aclose()
         await tokens.aclose()
         await transport.aclose()
         raise
-    instance = f"{os.getpid():x}{secrets.token_hex(3)}"
     usage = UsageLog(tables, clock)
     budgets = Budgets(tables, clock, webhook_hosts=settings.webhook_hosts)
     ledger = Ledger(tables, clock, instance, usage_until=usage.written_until)
@@ -100,6 +102,7 @@ async def open_gateway(settings: Settings, *, environment: Mapping[str, str]) ->
         batches=Batches(tables, clock),
         traffic=Traffic(),
         clock=clock,
+        telemetry=telemetry,
         outside=outside,
         webhook=webhook,
     )

@@ -61,6 +61,13 @@ def default_credential() -> Credential:
     return credential
 
 
+def blocking_credential() -> object:
+    """Return the same chain for a library that asks for tokens in a thread of its own; slow."""
+    identity: Any = importlib.import_module("azure.identity")
+    credential: object = identity.DefaultAzureCredential()
+    return credential
+
+
 class EntraTokens:
     """A `TokenSource`: one token per scope, kept until shortly before it expires; callers at the same time share one fetch."""
 
