@@ -194,7 +194,7 @@ def _telemetry(environment: Mapping[str, str], problems: list[str]) -> Telemetry
     if destination is Destination.AZURE_MONITOR and not _KEY.search(connection_string):
         problems.append(
             "APPLICATIONINSIGHTS_CONNECTION_STRING must be what the portal shows for Application Insights "
-            "(InstrumentationKey=…;IngestionEndpoint=…), unless SWITCHYARD_TELEMETRY=off"
+            "(InstrumentationKey=…;IngestionEndpoint=…), unless SWITCHYARD_TELEMETRY is off"
         )
     if destination is Destination.OTLP and endpoint and not endpoint.startswith(("http://", "https://")):
         problems.append("OTEL_EXPORTER_OTLP_ENDPOINT must be an http:// or https:// URL, such as http://localhost:4318")
