@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from shared.core.errors import GatewayError
+from shared.gauges import tell_breakers
 
 if TYPE_CHECKING:
     from shared.gateway import Gateway
@@ -63,6 +64,7 @@ class Holder:
 
 
 async def _refresh(gateway: Gateway) -> None:
+    tell_breakers(gateway)
     try:
         await gateway.catalog.refresh()
     except GatewayError as error:

@@ -13,6 +13,7 @@ from functions.periods import iso
 from shared import batching
 from shared.background import sweep
 from shared.executor import probe
+from shared.gauges import tell
 from shared.ledger.retention import KEPT_DAYS
 from shared.recovery import recover
 
@@ -21,6 +22,7 @@ BLUEPRINT: Final = func.Blueprint()  # type: ignore[no-untyped-call]  # the libr
 EVERY_HALF_MINUTE: Final = "*/30 * * * * *"
 EVERY_TEN_SECONDS: Final = "*/10 * * * * *"
 EVERY_MINUTE: Final = "20 * * * * *"
+EVERY_MINUTE_TOO: Final = "50 * * * * *"
 EVERY_FIVE_MINUTES: Final = "40 */5 * * * *"
 DAY: Final = 86_400.0
 
@@ -61,6 +63,14 @@ async def raise_alerts(timer: func.TimerRequest) -> None:
     """Tell of budgets that have passed a threshold."""
     del timer
     await (await current()).alerts.check()
+
+
+@BLUEPRINT.function_name("tell_gauges")
+@BLUEPRINT.timer_trigger(arg_name="timer", schedule=EVERY_MINUTE_TOO, use_monitor=False)
+async def tell_gauges(timer: func.TimerRequest) -> None:
+    """Tell how budgets and the work in the background stand."""
+    del timer
+    await tell(await current())
 
 
 @BLUEPRINT.function_name("sweep_chains")

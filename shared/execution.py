@@ -23,6 +23,7 @@ from shared.core.registry import Deployment, Timeouts
 from shared.core.route import Candidate, Route
 from shared.core.telemetry import Content
 from shared.gateway import Gateway
+from shared.gauges import tell_breakers
 from shared.limits import UNLIMITED, Limited, Ticket
 from shared.ports import Call
 from shared.rights import limits_of, tokens_of
@@ -313,6 +314,7 @@ class Execution:
         self.gateway.health.failed(
             sent.deployment.id, failed.kind, now=now, retry_after=failed.retry_after, started_at=sent.began
         )
+        tell_breakers(self.gateway)
         maybe_billed = RULES[failed.kind].billing is Billing.UNKNOWN
         record = self._write(sent, failed.kind.value, self._seen(0) if maybe_billed else None, failed=failed)
         # What was seen going in is less than what may be billed: against a limit of the caller's, the most counts.

@@ -65,6 +65,11 @@ class Gateway:
     webhook: WebhookSender | None = None
     """Tells receivers outside that a budget passed a threshold or that work has ended."""
 
+    @property
+    def tells(self) -> bool:
+        """Say whether anybody is told anything: what has to be read for it need not be when not."""
+        return self.telemetry is not OFF
+
     async def aclose(self) -> None:
         """Write what is pending, then close connections and the store."""
         await self.shared_health.aclose()

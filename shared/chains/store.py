@@ -44,7 +44,8 @@ _TRIES: Final = 12
 class Queue:
     """What is under way on all instances: ``unfinished`` chains, and when the oldest was asked for (epoch seconds).
 
-    Their states are those of ``looked_at`` of them: of all, unless there are more than `MAX_LOOKED_AT`.
+    Their states are those of ``looked_at`` of them: of all, unless there are more than `MAX_LOOKED_AT`. ``oldest_queued`` is
+    when the oldest of those that have not begun was asked for.
     """
 
     unfinished: int = 0
@@ -53,6 +54,7 @@ class Queue:
     waiting: int = 0
     oldest: float | None = None
     looked_at: int = 0
+    oldest_queued: float | None = None
 
 
 class Chains:
@@ -205,10 +207,19 @@ class Chains:
         for start in range(0, len(some), _AT_ONCE):
             chains += await asyncio.gather(*(self.find(name) for name in some[start : start + _AT_ONCE]))
         open_ones = [chain for chain in chains if chain is not None and not chain.state.ended]
-        queued = sum(chain.state is State.QUEUED for chain in open_ones)
+        asked = [chain.created_at for chain in open_ones if chain.state is State.QUEUED]
+        queued = len(asked)
         waiting = sum("waiting_until" in chain.status for chain in open_ones if chain.state is not State.QUEUED)
         stale = len(some) - len(open_ones)  # ended, or never made: the index is cleared in passing
-        return Queue(unfinished - stale, queued, len(open_ones) - queued - waiting, waiting, oldest, len(open_ones))
+        return Queue(
+            unfinished - stale,
+            queued,
+            len(open_ones) - queued - waiting,
+            waiting,
+            oldest,
+            len(open_ones),
+            min(asked, default=None),
+        )
 
     async def finished(self, since: float) -> int:
         """Return how many of the chains that were asked for since a moment have ended. Raise `StorageUnavailableError`.

@@ -19,7 +19,7 @@ LAYERS = (
     ("shared.chain_outcomes",),
     ("shared.executor",),
     ("shared.execution",),
-    ("shared.spending", "shared.recovery", "shared.rights"),
+    ("shared.spending", "shared.recovery", "shared.rights", "shared.gauges"),
     ("shared.gateway",),
     ("shared.feedback", "shared.alerts", "shared.shared_health"),
     (

@@ -40,7 +40,8 @@ async def test_states_are_counted(tables: Tables, clock: FakeClock) -> None:
     await begin(chains, "d", {})
     await chains.change("d", lambda one: replace(one, state=State.CANCELLED))
 
-    assert Queue(unfinished=3, queued=1, running=1, waiting=1, oldest=first, looked_at=3) == await chains.queue()
+    queue = await chains.queue()
+    assert Queue(unfinished=3, queued=1, running=1, waiting=1, oldest=first, looked_at=3, oldest_queued=first) == queue
 
 
 async def test_finished_are_those_of_the_range(tables: Tables, clock: FakeClock) -> None:
