@@ -56,3 +56,15 @@ resource "azapi_resource" "task_hub" {
 
   response_export_values = []
 }
+
+# The gateway forgets a chain after 30 days; its history stays in the hub until it is purged, and is paid for.
+resource "azapi_resource" "durable_retention" {
+  count = local.durable_scheduler ? 1 : 0
+
+  type      = "Microsoft.DurableTask/schedulers/retentionPolicies@2026-02-01"
+  parent_id = azapi_resource.scheduler[0].id
+  name      = "default"
+  body      = { properties = { retentionPolicies = [{ retentionPeriodInDays = var.durable_retention_days }] } }
+
+  response_export_values = []
+}

@@ -28,8 +28,9 @@ locals {
     for setting, name in local.secret_names : setting => "@Microsoft.KeyVault(SecretUri=${azurerm_key_vault.main.vault_uri}secrets/${name})"
   }
 
-  # Made anew whenever it is looked at, and looked at only to be written: uuid() draws 122 random bits.
-  random_key = sha256("${uuid()}${uuid()}")
+  # 244 random bits, drawn when a secret is written. While planning it is one fixed text instead: uuid() would be unknown then, and
+  # azapi takes an unknown secret for a changed one.
+  random_key = terraform.applying ? sha256("${uuid()}${uuid()}") : "drawn while applying"
 
   key_vault_readers = coalesce(var.key_vault_readers, toset([data.azurerm_client_config.current.object_id]))
 }

@@ -186,8 +186,8 @@ variable "max_file_bytes" {
   description = "Larger uploaded files, batches' above all, are refused with 413. They pass through an instance's memory."
 
   validation {
-    condition     = var.max_file_bytes >= 1024 && floor(var.max_file_bytes) == var.max_file_bytes
-    error_message = "max_file_bytes must be a whole number of bytes, at least 1024."
+    condition     = var.max_file_bytes >= 1024 && var.max_file_bytes <= 209715200 && floor(var.max_file_bytes) == var.max_file_bytes
+    error_message = "max_file_bytes must be a whole number of bytes from 1024 to 209715200 (200 MB): Azure Functions takes no larger requests."
   }
 }
 
