@@ -22,7 +22,8 @@ locals {
   )
 }
 
-# azurerm has no such resource up to 5.2 (hashicorp/terraform-provider-azurerm #33280).
+# It purges the histories of what ended 30 days ago by itself. azurerm has no such resource up to 5.2
+# (hashicorp/terraform-provider-azurerm #33280).
 resource "azapi_resource" "scheduler" {
   count = local.durable_scheduler ? 1 : 0
 
@@ -53,18 +54,6 @@ resource "azapi_resource" "task_hub" {
   parent_id = azapi_resource.scheduler[0].id
   name      = local.task_hub_name
   body      = { properties = {} }
-
-  response_export_values = []
-}
-
-# The gateway forgets a chain after 30 days; its history stays in the hub until it is purged, and is paid for.
-resource "azapi_resource" "durable_retention" {
-  count = local.durable_scheduler ? 1 : 0
-
-  type      = "Microsoft.DurableTask/schedulers/retentionPolicies@2026-02-01"
-  parent_id = azapi_resource.scheduler[0].id
-  name      = "default"
-  body      = { properties = { retentionPolicies = [{ retentionPeriodInDays = var.durable_retention_days }] } }
 
   response_export_values = []
 }

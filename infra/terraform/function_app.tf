@@ -156,14 +156,15 @@ resource "azapi_resource" "function_app" {
   ]
 }
 
-# Code is deployed with Entra ID only: no user name and password for FTP or for the deployment site.
-resource "azapi_resource" "publishing_credentials" {
+# Code is deployed with Entra ID only: no user name and password for FTP or for the deployment site. Actions, because these two
+# are there as soon as the app is, and can't be deleted.
+resource "azapi_resource_action" "publishing_credentials" {
   for_each = toset(["ftp", "scm"])
 
-  type      = "Microsoft.Web/sites/basicPublishingCredentialsPolicies@2024-04-01"
-  parent_id = azapi_resource.function_app.id
-  name      = each.value
-  body      = { properties = { allow = false } }
+  type        = "Microsoft.Web/sites/basicPublishingCredentialsPolicies@2024-04-01"
+  resource_id = "${azapi_resource.function_app.id}/basicPublishingCredentialsPolicies/${each.value}"
+  method      = "PUT"
+  body        = { properties = { allow = false } }
 
   response_export_values = []
 }

@@ -50,15 +50,3 @@ variable "durable_ip_allowlist" {
     error_message = "durable_ip_allowlist must list at least one address range such as 203.0.113.0/24; 0.0.0.0/0 is everywhere."
   }
 }
-
-variable "durable_retention_days" {
-  type        = number
-  default     = 30
-  nullable    = false
-  description = "Days after which the scheduler purges the histories of chains and batches that have ended; what they answered is kept elsewhere."
-
-  validation {
-    condition     = var.durable_retention_days >= 4 && var.durable_retention_days <= 90 && floor(var.durable_retention_days) == var.durable_retention_days
-    error_message = "durable_retention_days must be a whole number from 4 (a chain may take three days) to 90."
-  }
-}
