@@ -14,7 +14,7 @@ from typing import Final
 from tests.kusto.values import Value, compare, group_key
 
 Columns = Sequence[Sequence[Value]]
-"""An argument's value in each row, for each argument."""
+"""An argument's value in each row, for each argument; the one value of an argument that is a constant."""
 
 
 def _known(values: Sequence[Value]) -> list[Value]:
@@ -50,16 +50,12 @@ def percentile(values: Sequence[Value], percent: float, weights: Sequence[int] |
     return None
 
 
-def _constants(columns: Columns) -> list[Value]:
-    return [column[0] if column else None for column in columns]
-
-
 def _percentiles(columns: Columns) -> list[Value]:
-    return [percentile(columns[0], percent) for percent in _constants(columns[1:])]
+    return [percentile(columns[0], percent) for (percent,) in columns[1:]]
 
 
 def _weighted(columns: Columns) -> list[Value]:
-    return [percentile(columns[0], percent, columns[1]) for percent in _constants(columns[2:])]
+    return [percentile(columns[0], percent, columns[1]) for (percent,) in columns[2:]]
 
 
 ONE: Final[Mapping[str, Callable[[Columns], Value]]] = {
@@ -86,6 +82,9 @@ ONE: Final[Mapping[str, Callable[[Columns], Value]]] = {
 
 MANY: Final[Mapping[str, Callable[[Columns], list[Value]]]] = {"percentiles": _percentiles, "percentilesw": _weighted}
 """Aggregates of several values at once."""
+
+OF_ROWS: Final = {"percentile": 1, "percentiles": 1, "percentilew": 2, "percentilesw": 2, "make_list": 1, "make_set": 1}
+"""How many of an aggregate's arguments differ from row to row, where some don't."""
 
 PICKING: Final = {"arg_max": 1, "arg_min": -1}
 """Aggregates that give a row: the sign of what they look for."""

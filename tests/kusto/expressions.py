@@ -254,7 +254,9 @@ def _aggregate(node: Node, name: str, arguments: tuple[Node, ...], scope: Scope)
         return len(rows)
     if name in aggregates.PICKING:
         return _picked(node, arguments, scope)
-    columns = [[evaluate(argument, scope.about(row)) for row in rows] for argument in arguments]
+    of_rows = aggregates.OF_ROWS.get(name, len(arguments))
+    columns = [[evaluate(argument, scope.about(row)) for row in rows] for argument in arguments[:of_rows]]
+    columns += [[evaluate(argument, scope)] for argument in arguments[of_rows:]]
     if name in aggregates.MANY:
         return aggregates.MANY[name](columns)
     value = aggregates.ONE[name](columns)

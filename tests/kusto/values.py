@@ -148,7 +148,7 @@ def to_string(value: Value) -> str:
             return ""
         case str():
             return value
-        case int() if not isinstance(value, bool):
+        case int() | float() if not isinstance(value, bool):
             return str(value)
         case datetime():
             return value.strftime("%Y-%m-%dT%H:%M:%S.%f") + "0Z"
