@@ -24,32 +24,6 @@ resource "azurerm_application_insights" "main" {
   tags                         = local.tags
 }
 
-resource "azurerm_monitor_action_group" "main" {
-  name                = "ag-${local.name}"
-  resource_group_name = azurerm_resource_group.main.name
-  short_name          = substr(var.prefix, 0, 12)
-  enabled             = var.alerts_enabled
-  tags                = local.tags
-
-  dynamic "email_receiver" {
-    for_each = var.alert_emails
-    content {
-      name                    = email_receiver.key
-      email_address           = email_receiver.value
-      use_common_alert_schema = true
-    }
-  }
-
-  dynamic "webhook_receiver" {
-    for_each = var.alert_webhooks
-    content {
-      name                    = webhook_receiver.key
-      service_uri             = webhook_receiver.value
-      use_common_alert_schema = true
-    }
-  }
-}
-
 locals {
   settings_monitoring = {
     # Not a secret: without an identity that holds the role below nothing is accepted.

@@ -53,37 +53,6 @@ variable "capture_message_content" {
   nullable    = false
 }
 
-variable "alerts_enabled" {
-  description = "Whether alerts are evaluated and the action group tells anybody. false keeps every rule, switched off."
-  type        = bool
-  default     = true
-  nullable    = false
-}
-
-variable "alert_emails" {
-  description = "Who is told of alerts by e-mail: a name for the receiver => its address."
-  type        = map(string)
-  default     = {}
-  nullable    = false
-
-  validation {
-    condition     = alltrue([for address in values(var.alert_emails) : can(regex("^[^@\\s]+@[^@\\s]+\\.[^@\\s]+$", address))])
-    error_message = "Give alert_emails as name => address, as in { oncall = \"oncall@example.com\" }."
-  }
-}
-
-variable "alert_webhooks" {
-  description = "What is called on alerts, with Azure's common alert schema: a name for the receiver => its https URL."
-  type        = map(string)
-  default     = {}
-  nullable    = false
-
-  validation {
-    condition     = alltrue([for url in values(var.alert_webhooks) : startswith(url, "https://")])
-    error_message = "Give alert_webhooks as name => URL, beginning with https://."
-  }
-}
-
 variable "log_price_usd_per_gb" {
   description = "US dollars for a gigabyte of ingestion, for the workbook and the alert: Azure's list price of your region for pay-as-you-go analytics logs."
   type        = number
