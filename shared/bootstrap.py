@@ -61,7 +61,7 @@ async def open_gateway(settings: Settings, *, environment: Mapping[str, str]) ->
         )
         await catalog.refresh()
         verifier = _verifier(settings, transport, clock)
-        backend = None if settings.redis is None else open_redis(settings.redis.reveal(), clock)
+        backend = None if settings.redis is None else open_redis(settings.redis.reveal(), clock, tokens=tokens)
         telemetry = open_telemetry(settings.telemetry, clock, instance, credential=blocking_credential)
     except ConfigurationError:
         if tables is not None:

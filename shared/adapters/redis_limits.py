@@ -6,26 +6,34 @@ keys share a hash tag, so that a cluster keeps them together, as a script needs.
 
 Redis is never required: not answered within `WAIT_SECONDS`, the caller is told so, and Redis is left alone for
 `PAUSE_SECONDS`, so that a frozen one does not hold up every request.
+
+A URL with a user and no password (`rediss://OBJECT-ID@host:10000/0`) is logged in to with Entra tokens, as Azure Managed Redis
+takes them: the user is the object id of the process's identity, the password its token. Redis ends a connection with the token
+that opened it, so a new token is a new client; the one before it finishes what it has begun.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote, urlsplit
 
 from shared.core.errors import ConfigurationError
 from shared.core.limits import Gauge, Limited, Standing, Verdict, What
+from shared.ports import TransportError
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from shared.ports import Clock
+    from shared.ports import Clock, TokenSource
 
 PREFIX: Final = "{switchyard}:limit:"
 WAIT_SECONDS: Final = 0.2
 PAUSE_SECONDS: Final = 1.0
+SCOPE: Final = "https://redis.azure.com/.default"
+"""What tokens for Azure Managed Redis are asked for."""
 MAX_CONNECTIONS: Final = 8
 """A call holds one for well under a millisecond; more wait their turn rather than connect."""
 
@@ -104,9 +112,10 @@ return 1
 """
 
 
-def open_redis(url: str, clock: Clock) -> RedisLimits:
+def open_redis(url: str, clock: Clock, *, tokens: TokenSource | None = None) -> RedisLimits:
     """Open the backend; connects at the first request. ``url``: ``redis://…``, ``rediss://…`` (TLS) or ``unix://…``.
 
+    ``tokens`` log in where the URL names a user and no password.
     Raise `ConfigurationError` when the URL can't be used or the redis package is not installed.
     """
     try:
@@ -114,28 +123,49 @@ def open_redis(url: str, clock: Clock) -> RedisLimits:
     except ImportError as error:
         message = "SWITCHYARD_REDIS is set but the redis package is not installed: pip install -r requirements-redis.txt"
         raise ConfigurationError(message, problems=[message]) from error
-    try:
+
+    def connect(token: str | None) -> Redis:
         pool = BlockingConnectionPool.from_url(
-            url,
+            address,
             socket_timeout=WAIT_SECONDS,
             socket_connect_timeout=WAIT_SECONDS,
             max_connections=MAX_CONNECTIONS,
             timeout=WAIT_SECONDS,
+            **({} if token is None else {"username": user, "password": token}),
         )
+        return Redis.from_pool(pool)
+
+    try:
+        address, user = (url, None) if tokens is None else _without_user(url)
+        return RedisLimits(connect, clock, tokens=None if user is None else tokens)
     except ValueError as error:
         message = "SWITCHYARD_REDIS must be a URL such as redis://host:6379/0 or rediss://:password@host:6380/0"
         raise ConfigurationError(message, problems=[message]) from error
-    return RedisLimits(Redis.from_pool(pool), clock)
+
+
+def _without_user(url: str) -> tuple[str, str | None]:
+    """Split off a user without a password; None when there is no such: who has a password needs no token."""
+    parts = urlsplit(url)
+    if not parts.username or parts.password is not None:
+        return url, None
+    if parts.scheme == "redis" and parts.hostname not in {"127.0.0.1", "::1", "localhost"}:
+        message = "SWITCHYARD_REDIS has a user without a password, so a token would be sent: use rediss://, which encrypts it"
+        raise ConfigurationError(message, problems=[message])
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), unquote(parts.username)
 
 
 class RedisLimits:
-    """`LimitBackend` over Redis."""
+    """`LimitBackend` over Redis. ``connect`` opens a client with a token, or with what the URL says."""
 
-    def __init__(self, client: Redis, clock: Clock) -> None:
-        self._client = client
+    def __init__(self, connect: Callable[[str | None], Redis], clock: Clock, *, tokens: TokenSource | None = None) -> None:
+        self._connect = connect
         self._clock = clock
-        self._admit = client.register_script(_ADMIT)
-        self._credit = client.register_script(_CREDIT)
+        self._tokens = tokens
+        self._token: str | None = None
+        self._client = connect(None)
+        self._before: Redis | None = None
+        self._admit = self._client.register_script(_ADMIT)
+        self._credit = self._client.register_script(_CREDIT)
         self._away_until = float("-inf")
 
     async def admit(self, limits: Sequence[Limited], tokens: int) -> Verdict | None:
@@ -171,6 +201,8 @@ class RedisLimits:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+        if self._before is not None:
+            await self._before.aclose()
 
     async def _call(self, script: Any, keys: list[str], arguments: Sequence[float]) -> list[Any] | int | None:
         from redis.exceptions import RedisError  # noqa: PLC0415  # as above
@@ -180,12 +212,25 @@ class RedisLimits:
             return None
         try:
             async with asyncio.timeout(WAIT_SECONDS):
-                answer: list[Any] | int = await script(keys=keys, args=list(arguments))
-        except (RedisError, OSError, TimeoutError) as error:
+                client = await self._logged_in()
+                answer: list[Any] | int = await script(keys=keys, args=list(arguments), client=client)
+        except (RedisError, TransportError, OSError, TimeoutError) as error:
             self._away_until = self._clock.monotonic() + PAUSE_SECONDS
             _log.debug("Redis did not answer: %s", type(error).__name__)
             return None
         return answer
+
+    async def _logged_in(self) -> Redis:
+        """Return the client that has the present token; raise `TransportError` when there is none."""
+        if self._tokens is None:
+            return self._client
+        token = await self._tokens.token(SCOPE)
+        if token != self._token:
+            finished, self._before = self._before, self._client
+            self._client, self._token = self._connect(token), token
+            if finished is not None:
+                await finished.aclose()
+        return self._client
 
 
 def _key(limited: Limited, what: What) -> str:
