@@ -85,7 +85,7 @@ async def test_a_new_token_takes_over(opened: tuple[RedisLimits, Tokens, FakeClo
     assert None not in verdicts
     await admin.acl_setuser(IDENTITY, enabled=True, passwords=["-first"])
     left = []
-    for held in ("second", "third", "second"):  # the client before the one before is closed
+    for held in ("third", "fourth", "fifth"):  # the client before the one before is closed
         await admin.acl_setuser(IDENTITY, enabled=True, passwords=[f"+{held}"])
         await admin.client_kill_filter(user=IDENTITY)  # as Azure does when a token ends
         tokens.held = held
