@@ -35,7 +35,6 @@ locals {
   settings_chosen = {
     SWITCHYARD_CATALOG             = var.catalog
     SWITCHYARD_ALLOW_ANONYMOUS     = var.allow_anonymous ? "1" : null
-    SWITCHYARD_UPSTREAM            = var.simulate_providers ? "simulator" : null
     SWITCHYARD_ENTRA_TENANT        = var.entra == null ? null : var.entra.tenant_id
     SWITCHYARD_ENTRA_AUDIENCE      = var.entra == null ? null : var.entra.audience
     SWITCHYARD_ENTRA_PROJECT_CLAIM = var.entra == null ? null : var.entra.project_claim
@@ -45,13 +44,8 @@ locals {
     SWITCHYARD_MAX_IN_FLIGHT       = var.max_in_flight == null ? null : tostring(var.max_in_flight)
   }
 
-  app_settings = merge(
-    local.settings_core,
-    local.settings_openai,
-    local.settings_monitoring,
-    local.settings_optional,
-    var.app_settings,
-  )
+  settings_made = merge(local.settings_core, local.settings_openai, local.settings_monitoring, local.settings_optional)
+  app_settings  = merge(local.settings_made, var.app_settings)
 }
 
 # By azapi too: azurerm_service_plan spells the id `/serverFarms/` where Azure answers `/serverfarms/`, and knows zones only of
@@ -154,6 +148,13 @@ resource "azapi_resource" "function_app" {
     azurerm_private_endpoint.main,
     azurerm_role_assignment.app,
   ]
+
+  lifecycle {
+    precondition {
+      condition     = length(setintersection(keys(var.app_settings), keys(local.settings_made))) == 0
+      error_message = "app_settings has a setting that Terraform makes itself: ${join(", ", setintersection(keys(var.app_settings), keys(local.settings_made)))}. Use its variable instead."
+    }
+  }
 }
 
 # Code is deployed with Entra ID only: no user name and password for FTP or for the deployment site. Actions, because these two

@@ -81,13 +81,6 @@ variable "allow_anonymous" {
   description = "Serve calls without a key, as key `anonymous`. For a closed network only: whoever reaches the endpoint spends your money."
 }
 
-variable "simulate_providers" {
-  type        = bool
-  default     = false
-  nullable    = false
-  description = "Replace every provider by the simulator, to try an installation without spending anything on models."
-}
-
 variable "entra" {
   type = object({
     tenant_id     = string
