@@ -81,6 +81,22 @@ class Sketch:
                 return min(max(_MIDDLE * _GAMMA**key, self._low), self._high)
         return self._high
 
+    def counts(self, bounds: Sequence[float]) -> list[int]:
+        """Return how many values do not exceed each bound (ascending): those within 1% of one may fall on either side."""
+        found, seen, at = [], self._zeros, 0
+        keys = sorted(self._buckets)
+        for bound in bounds:
+            while at < len(keys) and _MIDDLE * _GAMMA ** keys[at] <= bound:
+                seen += self._buckets[keys[at]]
+                at += 1
+            found.append(seen)
+        return found
+
+    @property
+    def total(self) -> float:
+        """The sum, exact to a thousandth."""
+        return self._total / _UNIT
+
     @property
     def mean(self) -> float | None:
         """The mean, exact to a thousandth; None when nothing was counted."""

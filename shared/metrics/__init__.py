@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.metrics.cells import Quantiles, Summary
-from shared.metrics.series import Metrics, MetricsReport, Point
+from shared.metrics.cells import Cell, Quantiles, Summary
+from shared.metrics.series import DayTotals, Metrics, MetricsReport, Point
 
-__all__ = ["Metrics", "MetricsReport", "Point", "Quantiles", "Summary"]
+__all__ = ["Cell", "DayTotals", "Metrics", "MetricsReport", "Point", "Quantiles", "Summary"]

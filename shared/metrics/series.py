@@ -30,6 +30,10 @@ TABLE: Final = "metrics"
 FLUSH_SECONDS: Final = 5.0
 MAX_SECONDS: Final = 31 * 86_400
 MAX_POINTS: Final = 180
+SETTLED_SECONDS: Final = 30.0
+"""After its end a minute is in the store, whichever instance counted it; when that answers."""
+LATE_MINUTES: Final = 120
+"""How long sums of the day take in what an instance could not write for a while."""
 MAX_CELLS: Final = 300
 """Models times projects of one minute; what comes later counts as `OTHER`."""
 MAX_MINUTES: Final = 60
@@ -37,6 +41,7 @@ MAX_MINUTES: Final = 60
 OTHER: Final = "(other)"
 
 _MINUTE: Final = 60
+_MINUTES_OF_DAY: Final = 1_440
 _STEPS: Final = (60, 300, 900, 3_600, 21_600, 86_400)
 _CHUNK: Final = 30_000
 _CHUNKS_PER_ROW: Final = 12
@@ -68,6 +73,14 @@ class MetricsReport:
     series: tuple[Point, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class DayTotals:
+    """A UTC day so far, of all instances: from midnight ``until`` a moment (epoch seconds), by model and project."""
+
+    until: float
+    cells: Mapping[tuple[str, str], Cell] = field(default_factory=dict)
+
+
 class Metrics:
     """The metrics of one process and, in reports, of all. ``instance`` names the process; no two may share a name.
 
@@ -83,6 +96,7 @@ class Metrics:
         self._minutes: dict[int, Cells] = {}
         self._dirty: set[int] = set()
         self._writing: int | None = None
+        self._today = _Today()
         self._lock = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
@@ -208,6 +222,34 @@ class Metrics:
             ),
         )
 
+    async def today(self) -> DayTotals:
+        """Sum up the day's minutes that are over and written, so that every instance says the same; never less than before.
+
+        A minute is in it half a minute after its end: so the day's last one is, before the next day's sums begin. Raise
+        `StorageUnavailableError`.
+        """
+        now = self._clock.now()
+        last = int(now - SETTLED_SECONDS) // _MINUTE - 1
+        start = last // _MINUTES_OF_DAY * _MINUTES_OF_DAY
+        if self._today.last != last:
+            known = self._today if self._today.start == start else _Today(start, start)
+            # What was counted while the store was away is written later: until then it is read anew each time.
+            settled = max(known.settled, last - LATE_MINUTES)
+            base = await self._summed(known.base, known.settled, settled - 1)
+            self._today = _Today(start, settled, base, last, await self._summed(base, settled, last))
+        return DayTotals(float((last + 1) * _MINUTE), self._today.cells)
+
+    async def _summed(self, base: Mapping[tuple[str, str], Cell], first: int, last: int) -> Cells:
+        """Return sums with those of some minutes added."""
+        found: Cells = {}
+        for key, cell in base.items():
+            found.setdefault(key, Cell()).merge(cell)
+        if first <= last:
+            async for _, cells in self._all(first, last):
+                for key, cell in cells.items():
+                    found.setdefault(key, Cell()).merge(cell)
+        return found
+
     async def _all(self, first: int, last: int) -> AsyncGenerator[tuple[int, Cells], None]:
         """Yield the sums of every minute and instance: ours from here as long as we have them, else from the store."""
         local = {minute: cells for minute, cells in self._minutes.items() if first <= minute <= last}
@@ -223,6 +265,20 @@ class Metrics:
                         yield minute, _read(entity)
                 except ValueError as error:
                     _log.error("The metrics row %s in %s is damaged and left out: %s", entity.row, day, error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Today:
+    """The sums of the day that begins with minute ``start``, up to ``last``.
+
+    ``base`` are those before ``settled``, which are not read again.
+    """
+
+    start: int = -1
+    settled: int = -1
+    base: Cells = field(default_factory=dict)
+    last: int = -1
+    cells: Cells = field(default_factory=dict)
 
 
 def _cell(cells: Cells, model: str, project: str) -> Cell:

@@ -272,3 +272,58 @@ def test_observing_outside_any_loop(clock: FakeClock, tables: Tables, record: Re
         return (await metrics.report(60)).total.requests
 
     assert asyncio.run(later()) == 2
+
+
+async def test_the_day_so_far_is_the_same_at_every_instance(
+    metrics: Metrics, other: Metrics, clock: FakeClock, record: Record
+) -> None:
+    """Only minutes that are over and written: no instance knows more of its own than others, so nobody's counters go back."""
+    metrics.observe(record())
+    other.observe(record(project="bank"))
+    assert {} == (await metrics.today()).cells
+
+    clock.seconds += 90 - clock.now() % 60  # half a minute into the next one
+    await metrics.flush()
+    await other.flush()
+    metrics.observe(record())
+    mine, theirs = await metrics.today(), await other.today()
+
+    assert {("large", "search"): 1, ("large", "bank"): 1} == {key: cell.counts["requests"] for key, cell in mine.cells.items()}
+    assert mine.until == theirs.until
+    assert {key: cell.to_plain() for key, cell in mine.cells.items()} == {
+        key: cell.to_plain() for key, cell in theirs.cells.items()
+    }
+
+
+async def test_the_day_so_far_grows_until_midnight(tables: Tables, record: Record) -> None:
+    """Its last minute is counted before the sums begin anew; a new process says the same as one that read as it went."""
+    clock, counting = FakeClock(), FakeClock()
+    metrics = Metrics(tables, clock, "reading")
+    midnight = (clock.now() // 86_400 + 1) * 86_400
+    seen = []
+    for moment in [*range(-6 * 3_600, 0, 600), -30]:
+        counting.seconds = midnight + moment - counting.epoch
+        counted = Metrics(tables, counting, "counting")
+        counted.observe(record())
+        await counted.aclose()
+        clock.seconds = midnight + moment + 90 - clock.epoch
+        read = [await one.today() for one in (metrics, Metrics(tables, clock, "fresh"))]
+        seen.append([sum(cell.counts["requests"] for cell in totals.cells.values()) for totals in read])
+
+    assert [[number, number] for number in range(1, 38)] == seen
+    assert midnight == (await metrics.today()).until
+    clock.seconds += 60
+    assert (midnight + 60, {}) == ((await metrics.today()).until, (await metrics.today()).cells)
+
+
+async def test_what_was_written_late_is_counted(metrics: Metrics, tables: Tables, clock: FakeClock, record: Record) -> None:
+    """An instance could not write for an hour."""
+    then = FakeClock()
+    clock.seconds += 3_600
+    assert {} == (await metrics.today()).cells
+
+    late = Metrics(tables, then, "late")
+    late.observe(record())
+    await late.aclose()
+    clock.seconds += 60
+    assert 1 == len((await metrics.today()).cells)
