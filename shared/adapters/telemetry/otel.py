@@ -82,7 +82,7 @@ def _span_context(trace_id: str, span_id: str, *, sampled: bool) -> otel_trace.S
 
 
 def _nanoseconds(seconds: float) -> int:
-    return round(seconds * 1e9)
+    return round(seconds * 1e6) * 1_000  # a float of today's epoch has no more than microseconds
 
 
 # ---- logs ------------------------------------------------------------------------------------------------------------
