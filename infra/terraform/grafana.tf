@@ -1,9 +1,5 @@
-# Azure Managed Grafana, off unless var.grafana_enabled. Its dashboards are files in grafana/: importing them is a call to Grafana
-# itself, with a person's sign-in, so it is a command (output grafana_import_command) and not a resource.
-
-locals {
-  grafana_dashboards = fileset("${path.module}/grafana", "*.json")
-}
+# Azure Managed Grafana, off unless var.grafana_enabled. To import its dashboards is a call to Grafana itself, with a person's
+# sign-in, so it is a command (output grafana_import_command) and not a resource.
 
 resource "azurerm_dashboard_grafana" "main" {
   count = var.grafana_enabled ? 1 : 0
