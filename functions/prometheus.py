@@ -73,8 +73,8 @@ async def get_prometheus(call: Call) -> Response:
 # ---- what was counted ------------------------------------------------------------------------------------------------
 
 
-class _Counted:
-    """The families of what is counted."""
+class Counted:
+    """The families of what is counted, empty."""
 
     def __init__(self) -> None:
         self.requests = _counter("switchyard_requests", f"Requests that have ended, by outcome, {_TODAY}.")
@@ -126,7 +126,7 @@ def _counted(totals: DayTotals, registry: Registry, project: str | None) -> Iter
         if project in {None, of}:
             named = model == AUTO or model in registry.models or model in registry.aliases
             cells.setdefault((model if named else UNKNOWN, of), Cell()).merge(cell)
-    counted = _Counted()
+    counted = Counted()
     for (model, of), cell in sorted(cells.items()):
         counted.add({"model": model, "project": of}, cell)
     until = Family("switchyard_counted_until_timestamp_seconds", Kind.GAUGE, "The moment until which the counters count.")

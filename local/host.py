@@ -33,6 +33,7 @@ from shared import settings as settings_module
 from shared.catalog import load
 from shared.core.errors import ConfigurationError
 from shared.settings import SIMULATOR, Settings
+from shared.tracing import SERVED
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -213,9 +214,18 @@ def _address(listener: socket.socket) -> str:
     return f"http://{shown}:{port}"
 
 
+def _mark(record: logging.LogRecord) -> bool:
+    """Have a line say which request it belongs to."""
+    served = SERVED.get()
+    record.request_id = "-" if served is None else served.request_id
+    return True
+
+
 def main() -> int:
     """Serve; return the exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s [%(request_id)s]: %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_mark)
     logging.getLogger("switchyard.catalog").setLevel(logging.INFO)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -57,6 +57,65 @@ BUDGET: Final = "gateway.budget.id"
 BREAKER_STATE: Final = "gateway.breaker.state"
 QUEUE_STATE: Final = "gateway.queue.state"
 
+# ---- spans -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SpanAttribute:
+    """What a span says. ``request`` and ``attempt`` are the spans that have it, where there is something to say."""
+
+    name: str
+    meaning: str
+    request: bool = False
+    attempt: bool = False
+
+
+def _request(name: str, meaning: str) -> SpanAttribute:
+    return SpanAttribute(name, meaning, request=True)
+
+
+def _attempt(name: str, meaning: str) -> SpanAttribute:
+    return SpanAttribute(name, meaning, attempt=True)
+
+
+def _both(name: str, meaning: str) -> SpanAttribute:
+    return SpanAttribute(name, meaning, request=True, attempt=True)
+
+
+SPAN_ATTRIBUTES: Final = (
+    _both(OPERATION, "`chat` or `embeddings`"),
+    _both(REQUEST_MODEL, "the catalog's name of the model that answered, else of the first that was asked, else `(unknown)`"),
+    _request(ORIGINAL_MODEL, "what the caller asked for: a model, an alias, `auto`, or anything else; 128 characters of it"),
+    _attempt(RESPONSE_MODEL, "what the provider says answered"),
+    _attempt(PROVIDER, "the provider in OpenTelemetry's words, as the catalog's `semconv_name` has it"),
+    _both(DEPLOYMENT, "the deployment that was called; of a request the one that answered"),
+    _attempt(REGION, "where it is, if the catalog says so"),
+    _both(REQUEST_ID, "as in the header `x-request-id` and in log lines"),
+    _request(CHAIN_ID, "of work in the background: the chain"),
+    _both(PROJECT, "who pays"),
+    _both(KEY_ID, "which key asked: its public id, never the key"),
+    _request(TASK, "the task, given or detected"),
+    _both(STREAM, "whether the answer is streamed"),
+    _both(OUTCOME, "`succeeded`, or how it ended"),
+    _both(ERROR_TYPE, "the outcome of what failed"),
+    _attempt(STATUS_CODE, "the provider's HTTP status, if it refused"),
+    _attempt(ATTEMPT, "1 for the first"),
+    _request(ATTEMPTS, "how many deployments were called"),
+    _both(TIME_TO_FIRST_CHUNK, "seconds until a stream's first content"),
+    _attempt(INPUT_TOKENS, "tokens in, those of the cache included"),
+    _attempt(OUTPUT_TOKENS, "tokens out, those of reasoning included"),
+    _attempt(CACHE_READ_TOKENS, "of those in, read from the provider's cache"),
+    _attempt(CACHE_CREATION_TOKENS, "of those in, written to it"),
+    _attempt(REASONING_TOKENS, "of those out, spent on reasoning"),
+    _both(COST, "billionths of a US dollar, a whole number; of a request the sum over its attempts; absent when not known"),
+    _both(EXACT, "false where cost and tokens are an underestimate, as of a cut stream"),
+    _both(SIMULATED, "true when the simulator answered"),
+    _request(RECOVERED, "true when the process that served it died: this was told by another, from the ledger"),
+    _request(INPUT_MESSAGES, "only where the operator opted in: what was asked, as JSON"),
+    _request(OUTPUT_MESSAGES, "only where the operator opted in: what was answered, as JSON"),
+)
+"""Every attribute of a span there is."""
+
 # ---- metrics -----------------------------------------------------------------------------------------------------------
 
 

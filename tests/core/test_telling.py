@@ -224,3 +224,13 @@ def test_metrics_are_told_with_the_attributes_they_have(record: RequestRecord) -
     for one in measurements_of(record):
         assert set(one.attributes) <= set(one.instrument.attributes), one.instrument.name
         assert one.instrument in semconv.INSTRUMENTS
+
+
+def test_spans_say_what_they_are_documented_to_say() -> None:
+    """`shared.core.semconv` has each attribute that a span may have, and no other."""
+    used = replace(ANSWERED, usage=Usage(9, 9, cache_read=1, cache_creation=1, reasoning=1), region="eastus")
+    all_of_it = replace(RECORD, attempts=(FAILED, used), chain="chain_1", outcome="cancelled", simulated=True, recovered=True)
+    request, *attempts = spans_of(all_of_it, TRACE, Content("in", "out"))
+
+    assert {one.name for one in semconv.SPAN_ATTRIBUTES if one.request} == set(request.attributes)
+    assert {one.name for one in semconv.SPAN_ATTRIBUTES if one.attempt} == {name for one in attempts for name in one.attributes}

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from functions import chain_view, files, prefer
+from functions import chain_view, files, prefer, prometheus
 from functions.batches import MAX_HOURS
 from functions.chains import TELL_RETRY
 from functions.schemas_responses import MAX_ITEMS
@@ -18,7 +18,8 @@ from shared.batches.lines import MAX_CUSTOM_ID
 from shared.batching import asking, lifecycle, preparing
 from shared.chains import store as chains
 from shared.chains.rows import CLAIM_TRANSITIONS, TRANSITIONS, State
-from shared.core import chain
+from shared.core import chain, semconv
+from shared.core.exposition import TOTAL, Family, Kind
 from shared.core.failures import RULES, FailureKind, Remedy, Rule
 from shared.core.registry import Secret
 from shared.files import MAX_LINE
@@ -137,6 +138,44 @@ def retention_table() -> str:
     return "\n".join(
         ["| what | for | sooner by |", "|---|---|---|", *(f"| {what} | {kept} | {sooner} |" for what, kept, sooner in rows)]
     )
+
+
+def spans_table() -> str:
+    """Render what spans say as Markdown."""
+    rows = ["| attribute | request | attempt | what |", "|---|---|---|---|"]
+    rows += [
+        f"| `{one.name}` | {_tick(one.request)} | {_tick(one.attempt)} | {one.meaning} |" for one in semconv.SPAN_ATTRIBUTES
+    ]
+    return "\n".join(rows)
+
+
+def _tick(there: bool) -> str:  # noqa: FBT001 - it is what is drawn
+    return "✓" if there else ""
+
+
+def metrics_table() -> str:
+    """Render the metrics as Markdown."""
+    rows = ["| metric | kind | unit | what | attributes |", "|---|---|---|---|---|"]
+    for one in semconv.INSTRUMENTS:
+        attributes = ", ".join(f"`{name}`" for name in one.attributes)
+        rows.append(f"| `{one.name}` | {one.kind.value} | `{one.unit}` | {one.description} | {attributes} |")
+    return "\n".join(rows)
+
+
+def prometheus_table() -> str:
+    """Render what GET /metrics says as Markdown."""
+    counted = [family for family in vars(prometheus.Counted()).values() if isinstance(family, Family)]
+    rows = ["| metric | type | what |", "|---|---|---|"]
+    rows += [f"| `{one.name}{TOTAL if one.kind is Kind.COUNTER else ''}` | {one.kind.value} | {one.help} |" for one in counted]
+    rows += [f"| `{name}` | gauge | {described} |" for name, described in prometheus.GAUGES.values()]
+    return "\n".join(rows)
+
+
+def test_the_tables_of_telemetry_in_the_docs_are_the_codes() -> None:
+    """Replace the tables in docs/telemetry.md by the expected ones when this fails."""
+    page = (DOCS / "telemetry.md").read_text(encoding="utf-8")
+    for drawn in (spans_table(), metrics_table(), prometheus_table()):
+        assert drawn in page
 
 
 def test_the_diagrams_of_chains_in_the_docs_are_the_codes() -> None:
