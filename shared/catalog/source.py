@@ -179,6 +179,9 @@ class CatalogSource:
             return False
         facts = {"catalog_version": registry.version, "catalog_before": before, "catalog_source": self._file.path}
         _log.info("catalog %s serves (%d models)", registry.version, len(registry.models), extra=facts)
+        if warnings := applied.loaded.warnings:
+            more = f" … and {len(warnings) - _TOLD} more" if len(warnings) > _TOLD else ""
+            _log.warning("catalog %s: %s%s", registry.version, "; ".join(warnings[:_TOLD]), more, extra=facts)
         return True
 
     def _tell(self, problems: tuple[str, ...], *, announced: bool = False) -> None:

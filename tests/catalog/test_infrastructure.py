@@ -210,6 +210,18 @@ def test_a_model_the_catalog_does_not_know_stops_nobody() -> None:
     assert any(warning.startswith(f"{at}[0].deployments[2].sku: `GlobalTomorrow` is not") for warning in found.warnings)
 
 
+async def test_what_is_odd_is_logged_where_nobody_checks_the_catalog(
+    path: Path, tables: Tables, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, by the process that serves with it."""
+    there = environment(account("eastus2", SOUTH, deployed("odd", "larg")))
+    source = CatalogSource(str(path), environment=there, tables=tables, clock=clock)
+    for _ in range(3):
+        await source.refresh()
+        clock.seconds += 3
+    assert 1 == sum("the catalog has no model `larg`" in record.getMessage() for record in caplog.records)
+
+
 def test_a_model_without_a_row_at_the_provider_has_no_price() -> None:
     """It can be called, and a budget refuses it."""
     found = loaded(account("eastus2", SOUTH, deployed("small", "small")))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -128,10 +128,20 @@ async def serving(app: Any) -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings = SETTINGS, *, around: Callable[[Mounted], Any] | None = None) -> AsyncIterator[Edge]:
-    """Run everything until the block is left; ``around`` may put another ASGI application around the mounted one."""
+async def running(
+    settings: Settings = SETTINGS,
+    *,
+    around: Callable[[Mounted], Any] | None = None,
+    environment: Callable[[str], Mapping[str, str]] | None = None,
+) -> AsyncIterator[Edge]:
+    """Run everything until the block is left; ``around`` may put another ASGI application around the mounted one.
+
+    ``environment`` takes the simulator's URL: providers are then called at the addresses it gives, as without a simulator.
+    """
     async with await start_simulator() as simulator:
-        gateway = await open_gateway(replace(settings, upstream=simulator.url), environment={})
+        if environment is None:
+            settings = replace(settings, upstream=simulator.url)
+        gateway = await open_gateway(settings, environment={} if environment is None else environment(simulator.url))
         holder.use(gateway)
         engine = LocalEngine(functions())
         mounted = Mounted(functions().http, max_in_flight=settings.max_in_flight, engine=engine)
