@@ -24,10 +24,12 @@ from functions.rendering import NANO, RawHeaders, json_response, usd_text
 from functions.schemas import CompletionRequest
 from functions.validation import Schema
 from functions.work import Asking, Work
+from shared.core import traceparent
 from shared.core.chat import InferenceRequest
 from shared.core.errors import InvalidRequestError
 from shared.core.requirements import chat_requirements, embeddings_requirements
 from shared.executor import Answer, complete
+from shared.tracing import SERVED, Served, serving
 
 COMPLETION: Final = Schema(CompletionRequest, "CompletionRequest")
 SIDE_BY_SIDE: Final = 8
@@ -123,8 +125,10 @@ async def _answer_all(call: Call, requests: list[InferenceRequest]) -> list[Answ
 
     async def one(position: int, request: InferenceRequest) -> Answer:
         async with places:
-            request_id = call.request_id if position == 0 else new_request_id()
-            return await complete(call.gateway, call.caller, request, request_id=request_id)
+            further = None if position == 0 else _further(call)
+            with serving(further):
+                request_id = call.request_id if further is None else further.request_id
+                return await complete(call.gateway, call.caller, request, request_id=request_id)
 
     tasks = [asyncio.ensure_future(one(position, request)) for position, request in enumerate(requests)]
     try:
@@ -133,6 +137,13 @@ async def _answer_all(call: Call, requests: list[InferenceRequest]) -> list[Answ
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+
+
+def _further(call: Call) -> Served:
+    """Return a further request of a call, whose span is under that of the first."""
+    first = SERVED.get()
+    trace = None if first is None or first.trace is None else call.gateway.telemetry.trace(traceparent.render(first.trace))
+    return Served(new_request_id(), trace)
 
 
 def render(answers: list[Answer], prompts: list[str], *, echo: bool, latency_ms: int) -> dict[str, Any]:

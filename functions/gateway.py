@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from shared.core.errors import GatewayError
 from shared.gauges import tell_breakers
+from shared.tracing import serve_nobody
 
 if TYPE_CHECKING:
     from shared.gateway import Gateway
@@ -74,6 +75,7 @@ async def _refresh(gateway: Gateway) -> None:
 async def _open() -> Gateway:
     from shared import bootstrap, settings  # noqa: PLC0415 - adapters are loaded when the first request needs them
 
+    serve_nobody()
     environment = dict(os.environ)
     gateway = await bootstrap.open_gateway(settings.load(environment), environment=environment)
     tune_collector()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from shared import background, batching
 from shared.core.errors import ConfigurationError, GatewayError
 from shared.engines import BEAT_SECONDS, GONE_SECONDS
+from shared.tracing import serve_nobody
 
 if TYPE_CHECKING:
     from local.embedded import Embedded
@@ -75,6 +76,7 @@ class LocalEngine:
         return await asyncio.shield(self._opening)
 
     async def _open(self) -> Embedded:
+        serve_nobody()
         try:
             embedded = await asyncio.to_thread(_imported)
         except ImportError as error:

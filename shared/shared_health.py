@@ -21,6 +21,7 @@ from shared.core.pool import PROBE_LEASE, SILENT, Entry, Moment, Sample, claimed
 from shared.core.pool_row import entries_of, text_of
 from shared.health_book import HealthBook, Learnt
 from shared.ports import Clock, Entity, Tables
+from shared.tracing import serve_nobody
 
 TABLE: Final = "health"
 PARTITION: Final = "pool"
@@ -212,6 +213,7 @@ class SharedHealth:
             pass
 
     async def _keep_reading(self) -> None:
+        serve_nobody()
         while self._clock.monotonic() - self._touched_at < IDLE_SECONDS or self._book.probing(self._clock.monotonic()):
             await self.exchange()
             await self._clock.sleep(self._pause * (0.75 + self._clock.draw() / 2))

@@ -24,6 +24,11 @@ SERVED: Final[ContextVar[Served | None]] = ContextVar("served", default=None)
 """Set by the edge at a request's begin, and by activities; None outside of both."""
 
 
+def serve_nobody() -> None:
+    """Say that the running task goes on when the request that started it has ended: its first statement."""
+    SERVED.set(None)
+
+
 class serving:  # noqa: N801  (reads as what it does: `with serving(served)`)
     """Let the block, and the tasks it starts, serve a request; None leaves things as they are. Entering returns this."""
 

@@ -30,6 +30,7 @@ from shared.ledger.recovery import RecoveredSession, Recovery
 from shared.ledger.retention import prune
 from shared.ledger.session import Session
 from shared.ports import Clock, Tables
+from shared.tracing import serve_nobody
 
 MAX_SESSIONS_LOST: Final = 5
 """How often a reservation begins anew because its session was lost under way."""
@@ -402,6 +403,7 @@ class Ledger:
 
     async def _tend(self) -> None:
         """Look after the sessions as long as there are any."""
+        serve_nobody()
         while self._session is not None or self._draining or self._late:
             await self._clock.sleep(self._policy.tick * (0.75 + self._clock.draw() / 2))
             session = self._session

@@ -31,6 +31,7 @@ from shared.ports import (
     Op,
     Value,
 )
+from shared.tracing import serve_nobody
 
 CONFLICTS: Final = (EntityChangedError, EntityExistsError, EntityNotFoundError)
 """What a conditional write is answered when somebody else was first: it did not happen and never will."""
@@ -181,6 +182,7 @@ class Journal:
         self._go.set()
 
     async def _run(self, *, empty: bool) -> None:
+        serve_nobody()
         while (self._queue or empty) and not self.lost:
             await self._go.wait()
             self._go.clear()

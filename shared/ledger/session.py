@@ -16,6 +16,7 @@ from shared.ledger.leases import Lease
 from shared.ledger.policy import LedgerPolicy
 from shared.ledger.recovery import forget
 from shared.ports import Clock, EntityTable
+from shared.tracing import serve_nobody
 
 SPREAD: Final = 0.05
 """Seconds between looks at an account whose money others hold at the moment."""
@@ -155,6 +156,7 @@ class Session:
 
     async def _ask(self) -> None:
         """Ask the heads for what is missing, as long as somebody waits. A head that does not answer holds up no other."""
+        serve_nobody()
         loop = asyncio.get_running_loop()
         while self._waiting:
             self._round += 1

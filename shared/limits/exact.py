@@ -25,6 +25,7 @@ from typing import Final
 from shared.core.errors import StorageUnavailableError
 from shared.core.limits import MINUTE, Gauge, Limited, Standing, Verdict, What
 from shared.ports import Clock, Entity, EntityChangedError, EntityExistsError, EntityNotFoundError, EntityTable, Value
+from shared.tracing import serve_nobody
 
 ROW: Final = "0"
 COPY_SECONDS: Final = 1.0
@@ -198,6 +199,7 @@ class ExactRow:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="switchyard-limits-row")
 
     async def _run(self) -> None:
+        serve_nobody()
         while self._queue or self._owed or self._credits.by_tick:
             self._wake.clear()
             if not self._queue and not self._owed:

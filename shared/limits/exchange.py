@@ -24,6 +24,7 @@ from typing import Final
 from shared.core.errors import StorageUnavailableError
 from shared.core.limits import INTERVAL, MINUTE, Limited, Share, Standing, Verdict, What, spend_of, weight_of
 from shared.ports import Action, Clock, Entity, EntityTable, InvalidEntityError, Op
+from shared.tracing import serve_nobody
 
 PARTITION: Final = "counters"
 IDLE_SECONDS: Final = 60.0
@@ -222,6 +223,7 @@ class Exchange:
                 return  # another instance sweeps it
 
     async def _run(self) -> None:
+        serve_nobody()
         while self._clock.monotonic() - self._asked_at < (IDLE_SECONDS if self._neighbours else LONELY_SECONDS):
             try:
                 async with asyncio.timeout(TIMEOUT_SECONDS):

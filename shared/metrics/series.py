@@ -25,6 +25,7 @@ from shared.core.fields import Fields
 from shared.core.records import RequestRecord
 from shared.metrics.cells import Cell, Summary
 from shared.ports import Action, Clock, Entity, Op, Tables, Value
+from shared.tracing import serve_nobody
 
 TABLE: Final = "metrics"
 FLUSH_SECONDS: Final = 5.0
@@ -141,6 +142,7 @@ class Metrics:
             self._task = loop.create_task(self._write_now_and_then(), name="switchyard-metrics")
 
     async def _write_now_and_then(self) -> None:
+        serve_nobody()
         while self._dirty:
             await self._clock.sleep(FLUSH_SECONDS)
             await self.flush()

@@ -32,6 +32,7 @@ from shared.ports import (
     Op,
     Tables,
 )
+from shared.tracing import serve_nobody
 from shared.usage import rows, scan
 from shared.usage.days import WRITE_WITHIN, slot_end
 from shared.usage.reading import Reading
@@ -175,6 +176,7 @@ class UsageLog:
             self._task = loop.create_task(self._drain(), name="switchyard-usage")
 
     async def _drain(self) -> None:
+        serve_nobody()
         failures = 0
         while self._pending:
             if failures:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import math
 from collections.abc import Callable
 from types import MappingProxyType
@@ -12,6 +14,7 @@ import pytest
 from shared.core.errors import StorageUnavailableError
 from shared.core.records import AttemptRecord, RequestRecord
 from shared.ports import Entity, Tables
+from shared.tracing import SERVED, Served, serving
 from shared.usage import UsageLog, UsageQuery
 from shared.usage.rows import place_of
 from tests.fakes import FakeClock
@@ -169,3 +172,28 @@ async def test_rows_of_before_have_no_tags(tables: Tables, log: UsageLog, record
 
     assert found is not None
     assert (found.record.billed, found.record.recovered, dict(found.record.tags)) == (None, False, {})
+
+
+async def test_writing_goes_on_for_nobody_in_particular(log: UsageLog, weather: Any, record: Record) -> None:
+    """The task that writes was started by a request: what it logs about others' records is not marked with that."""
+    kept: list[Served | None] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            del record
+            kept.append(SERVED.get())
+
+    handler = Keep()
+    logging.getLogger("shared.usage").addHandler(handler)
+    weather.down = True
+    try:
+        with serving(Served("req_1")):
+            log.record(record())
+        async with asyncio.timeout(10):
+            while not kept:
+                await asyncio.sleep(0)
+    finally:
+        logging.getLogger("shared.usage").removeHandler(handler)
+        weather.down = False
+
+    assert {None} == set(kept)

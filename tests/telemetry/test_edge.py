@@ -107,3 +107,14 @@ async def test_lines_carry_the_request_and_no_prompt(edge: Edge, telemetry: Reco
     assert [refused.headers["x-request-id"], unknown.headers["x-request-id"]] == [served for _, served in kept]
     assert all(served is not None and served in line for line, served in kept)
     assert CANARY not in repr((kept, [one.spans for one in telemetry.told], telemetry.measurements, telemetry.gauges))
+
+
+async def test_several_prompts_are_one_trace(edge: Edge, telemetry: RecordingTelemetry) -> None:
+    """Each is a request of its own; those after the first lie under it."""
+    body = {"model": "small", "prompt": ["one", "two", "three"], "max_tokens": 5}
+    assert 200 == (await edge.post("/v1/completions", body, headers=HEADERS)).status
+
+    places = [one.trace for one in telemetry.told if one.trace is not None]
+    (first,) = (place for place in places if place.parent_id == "b7ad6b7169203331")
+    assert [TRACE] * 3 == [place.trace_id for place in places]
+    assert [first.span_id] * 2 == [place.parent_id for place in places if place != first]
