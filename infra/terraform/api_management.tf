@@ -17,6 +17,7 @@ locals {
     {
       description = { method = "GET", path = "/openapi.json" }
       docs        = { method = "GET", path = "/docs" }
+      prometheus  = { method = "GET", path = "/metrics" }
     },
   )
 }
@@ -84,6 +85,7 @@ resource "azurerm_subnet_network_security_group_association" "api_management" {
 }
 
 resource "azurerm_api_management" "main" {
+  # checkov:skip=CKV_AZURE_174:It is the public address callers are given.
   count = var.api_management_enabled ? 1 : 0
 
   name                 = "apim-${local.name}-${local.suffix}"

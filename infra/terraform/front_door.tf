@@ -4,7 +4,7 @@ locals {
   front_door_sku = "${var.front_door_sku}_AzureFrontDoor"
 
   # What the gateway serves. What else the function host answers under (/admin, /runtime) stays out of reach from here.
-  front_door_paths = ["/v1/*", "/openai/*", "/openapi.json", "/docs", "/docs/*"]
+  front_door_paths = ["/v1/*", "/openai/*", "/openapi.json", "/docs", "/metrics"]
 
   # In the form of OpenAI's errors, so that clients show it as such.
   firewall_refusal = jsonencode({

@@ -1,4 +1,4 @@
-# API Management in front: off, on, in the private network, with subscriptions, and bad values.
+# API Management in front: on, in the private network with subscriptions, and the warning of Consumption.
 
 mock_provider "azurerm" {
   override_resource {
@@ -15,19 +15,6 @@ mock_provider "azapi" {}
 variables {
   subscription_id          = "00000000-0000-0000-0000-000000000001"
   api_management_publisher = { name = "Platform team", email = "platform@contoso.com" }
-}
-
-run "off_nothing_is_in_front" {
-  command = plan
-
-  assert {
-    condition     = length(azurerm_api_management.main) == 0 && length(azurerm_api_management_api_operation.gateway) == 0 && length(azurerm_user_assigned_identity.api_management) == 0
-    error_message = "Without api_management_enabled nothing of it may be made."
-  }
-  assert {
-    condition     = output.endpoint == local.endpoint && output.api_management_endpoint == null
-    error_message = "Callers come to the function app."
-  }
 }
 
 run "on_keys_and_streams_pass_through" {
@@ -54,8 +41,8 @@ run "on_keys_and_streams_pass_through" {
     error_message = "Callers send the gateway's own keys, and the header `api-key` stays theirs."
   }
   assert {
-    condition     = length(azurerm_api_management_api_operation.gateway) == 14 && azurerm_api_management_api_operation.gateway["openai-post"].url_template == "/openai/*"
-    error_message = "Every method of /v1 and /openai must pass, and the API's description."
+    condition     = length(azurerm_api_management_api_operation.gateway) == 15 && azurerm_api_management_api_operation.gateway["openai-post"].url_template == "/openai/*"
+    error_message = "Every method of /v1 and /openai must pass, the API's description, and Prometheus."
   }
   assert {
     condition     = azurerm_api_management_api_diagnostic.gateway[0].http_correlation_protocol == "W3C" && length(azurerm_api_management_api_diagnostic.gateway[0].frontend_request) == 0 && length(azurerm_api_management_api_diagnostic.gateway[0].frontend_response) == 0
@@ -102,50 +89,4 @@ run "warns_of_consumption" {
   }
 
   expect_failures = [check.api_management_is_for_streams]
-}
-
-run "refuses_an_app_it_cannot_reach" {
-  command = plan
-
-  variables {
-    api_management_enabled = true
-    private_networking     = true
-    private_inbound        = true
-  }
-
-  expect_failures = [var.api_management_sku]
-}
-
-run "refuses_two_front_parts" {
-  command = plan
-
-  variables {
-    api_management_enabled = true
-    front_door_enabled     = true
-  }
-
-  expect_failures = [var.front_door_enabled]
-}
-
-run "refuses_bad_values" {
-  command = plan
-
-  variables {
-    api_management_enabled   = true
-    api_management_sku       = "Consumption_1"
-    api_management_publisher = { name = "Nobody", email = "nobody@example.com" }
-  }
-
-  expect_failures = [var.api_management_sku, var.api_management_publisher]
-}
-
-run "refuses_a_limit_that_consumption_has_not" {
-  command = plan
-
-  variables {
-    api_management_sku              = "Consumption_0"
-    api_management_calls_per_minute = 600
-  }
-
-  expect_failures = [var.api_management_calls_per_minute]
 }

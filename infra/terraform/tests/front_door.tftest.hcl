@@ -1,4 +1,4 @@
-# Front Door and its firewall: off, Standard, Premium with a private link, and what does not go together.
+# Front Door and its firewall: Standard, and Premium with a private link.
 
 mock_provider "azurerm" {
   # Known when planning, so that what is made of it can be looked at.
@@ -23,19 +23,6 @@ mock_provider "azapi" {}
 
 variables {
   subscription_id = "00000000-0000-0000-0000-000000000001"
-}
-
-run "off_callers_come_to_the_function_app" {
-  command = plan
-
-  assert {
-    condition     = length(azurerm_cdn_frontdoor_profile.main) == 0 && length(azurerm_cdn_frontdoor_firewall_policy.main) == 0
-    error_message = "Without front_door_enabled nothing of it may be made."
-  }
-  assert {
-    condition     = length(local.ip_restrictions_optional) == 0 && output.endpoint == local.endpoint && output.front_door_endpoint == null
-    error_message = "Without Front Door everybody may call the function app's own address."
-  }
 }
 
 run "standard_limits_clients_and_closes_the_side_door" {
@@ -108,42 +95,4 @@ run "premium_with_rules_probe_and_private_link" {
     condition     = contains(local.resource_providers_optional, "Microsoft.Cdn")
     error_message = "An empty subscription must register Microsoft.Cdn."
   }
-}
-
-run "refuses_a_private_link_on_standard" {
-  command = plan
-
-  variables {
-    front_door_enabled      = true
-    front_door_private_link = true
-  }
-
-  expect_failures = [var.front_door_private_link]
-}
-
-run "refuses_an_origin_it_cannot_reach" {
-  command = plan
-
-  variables {
-    front_door_enabled = true
-    private_networking = true
-    private_inbound    = true
-  }
-
-  expect_failures = [var.front_door_private_link]
-}
-
-run "refuses_bad_values" {
-  command = plan
-
-  variables {
-    front_door_sku                  = "Classic"
-    front_door_requests_per_minute  = 2.5
-    front_door_firewall_mode        = "Off"
-    front_door_health_probe_seconds = 0
-  }
-
-  expect_failures = [
-    var.front_door_sku, var.front_door_requests_per_minute, var.front_door_firewall_mode, var.front_door_health_probe_seconds,
-  ]
 }

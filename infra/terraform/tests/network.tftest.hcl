@@ -1,4 +1,4 @@
-# Private networking: off, on, and with each of its own options.
+# Private networking: on, and with each of its own options.
 
 mock_provider "azurerm" {}
 mock_provider "azapi" {}
@@ -7,33 +7,17 @@ variables {
   subscription_id = "00000000-0000-0000-0000-000000000001"
 }
 
-run "off_there_is_no_network" {
-  command = plan
-
-  assert {
-    condition     = length(azurerm_virtual_network.main) == 0 && length(azurerm_private_endpoint.main) == 0 && length(azurerm_private_dns_zone.main) == 0
-    error_message = "Without private_networking nothing of a network may be made."
-  }
-  assert {
-    condition     = local.function_subnet_id == null && local.function_public_access == "Enabled" && local.public_access == "Enabled"
-    error_message = "Without private_networking the function app stays outside and everything keeps its public address."
-  }
-  assert {
-    condition     = output.virtual_network_id == null && output.outbound_address == null
-    error_message = "Outputs of what is off must be null."
-  }
-}
-
 run "on_everything_has_a_private_address" {
   command = plan
 
   variables {
     private_networking = true
+    redis_enabled      = true
   }
 
   assert {
-    condition     = join(" ", keys(azurerm_private_endpoint.main)) == "blob queue scheduler table vault"
-    error_message = "Storage (blobs, queues, tables), Key Vault and the task scheduler need an endpoint each."
+    condition     = join(" ", keys(azurerm_private_endpoint.main)) == "blob queue redis scheduler table vault"
+    error_message = "Storage (blobs, queues, tables), Key Vault, Redis and the task scheduler need an endpoint each."
   }
   assert {
     condition     = join(" ", keys(azurerm_private_endpoint.openai)) == join(" ", keys(azurerm_cognitive_account.openai)) && length(azurerm_private_endpoint.openai) > 0
@@ -44,7 +28,7 @@ run "on_everything_has_a_private_address" {
     error_message = "Connections inside one subscription are approved by themselves."
   }
   assert {
-    condition     = toset([for zone in azurerm_private_dns_zone.main : zone.name]) == toset(["privatelink.blob.core.windows.net", "privatelink.queue.core.windows.net", "privatelink.table.core.windows.net", "privatelink.vaultcore.azure.net", "privatelink.openai.azure.com", "privatelink.cognitiveservices.azure.com", "privatelink.services.ai.azure.com", "privatelink.durabletask.io"])
+    condition     = toset([for zone in azurerm_private_dns_zone.main : zone.name]) == toset(["privatelink.blob.core.windows.net", "privatelink.queue.core.windows.net", "privatelink.table.core.windows.net", "privatelink.vaultcore.azure.net", "privatelink.openai.azure.com", "privatelink.cognitiveservices.azure.com", "privatelink.services.ai.azure.com", "privatelink.durabletask.io", "privatelink.redis.azure.net"])
     error_message = "Each kind of endpoint needs its zone, and no other zone may be made."
   }
   assert {
@@ -75,19 +59,13 @@ run "on_everything_has_a_private_address" {
     condition     = contains(local.resource_providers_optional, "Microsoft.Network")
     error_message = "An empty subscription must register Microsoft.Network."
   }
-}
-
-run "azure_storage_as_backend_needs_no_scheduler_endpoint" {
-  command = plan
-
-  variables {
-    private_networking = true
-    durable_backend    = "AzureStorage"
-  }
-
   assert {
-    condition     = !contains(keys(azurerm_private_endpoint.main), "scheduler") && !contains(keys(azurerm_private_dns_zone.main), "scheduler")
-    error_message = "There is no scheduler to reach."
+    condition     = azurerm_managed_redis.main[0].public_network_access == "Disabled" && azurerm_private_endpoint.main["redis"].private_service_connection[0].subresource_names[0] == "redisEnterprise"
+    error_message = "In a private network Redis is reached over its endpoint only."
+  }
+  assert {
+    condition     = azurerm_private_dns_zone.main["redis"].name == "privatelink.redis.azure.net" && contains(azurerm_network_security_rule.endpoints_tls[0].destination_port_ranges, "10000")
+    error_message = "Redis needs its zone and its port."
   }
 }
 
@@ -96,6 +74,7 @@ run "inbound_monitoring_and_address" {
 
   variables {
     private_networking     = true
+    durable_backend        = "AzureStorage"
     private_inbound        = true
     private_monitoring     = true
     fixed_outbound_address = true
@@ -125,28 +104,8 @@ run "inbound_monitoring_and_address" {
     condition     = azurerm_subnet.functions[0].address_prefixes[0] == "172.20.8.0/24"
     error_message = "The subnets follow the network's range."
   }
-}
-
-run "refuses_what_needs_a_network_without_one" {
-  command = plan
-
-  variables {
-    private_inbound        = true
-    private_monitoring     = true
-    fixed_outbound_address = true
-    linked_networks        = { hub = "vnet-hub" }
+  assert {
+    condition     = !contains(keys(azurerm_private_endpoint.main), "scheduler") && !contains(keys(azurerm_private_dns_zone.main), "scheduler")
+    error_message = "There is no scheduler to reach."
   }
-
-  expect_failures = [var.private_inbound, var.private_monitoring, var.fixed_outbound_address, var.linked_networks]
-}
-
-run "refuses_a_range_too_small" {
-  command = plan
-
-  variables {
-    private_networking    = true
-    network_address_space = "10.0.0.0/26"
-  }
-
-  expect_failures = [var.network_address_space]
 }
