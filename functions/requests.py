@@ -53,6 +53,7 @@ def render(stored: StoredRequest) -> dict[str, Any]:
         "exact": record.exact,
         "simulated": record.simulated,
         "recovered": record.recovered,
+        "chain": record.chain,
         "pending": stored.pending,
         "attempts": [_attempt(attempt) for attempt in record.attempts],
         "trace": dict(record.trace),

@@ -104,22 +104,41 @@ def _text(messages: list[_Message]) -> str:
     left = MAX_TEXT
     for message in reversed(messages):
         left -= _ROOM
-        if left <= 0:
+        fitting = _fitting(message["parts"], left)
+        if fitting:
+            kept.append({**message, "parts": fitting})
+        if fitting != message["parts"]:
             break
-        parts = []
-        for part in message["parts"]:
-            fitting = {**part, "content": _cut(part["content"], left)} if "content" in part else part
-            left -= len(json.dumps(fitting, ensure_ascii=False)) + len(", ")
-            parts.append(fitting)
-            if left <= 0:
-                break
-        kept.append({**message, "parts": parts})
+        left -= _length(fitting)
     return json.dumps(kept[::-1], ensure_ascii=False) if kept else ""
 
 
+def _fitting(parts: list[_Message], left: int) -> list[_Message]:
+    """Return the parts that fit into so many characters, the last of them cut."""
+    kept: list[_Message] = []
+    for part in parts:
+        bare = {**part, "content": ""} if "content" in part else part
+        left -= _length([bare])
+        if left < 0:
+            break
+        if "content" in part:
+            text = _cut(part["content"], left)
+            left -= _length(text)
+            kept.append({**part, "content": text})
+            if text != part["content"]:
+                break
+        else:
+            kept.append(part)
+    return kept
+
+
+def _length(value: object) -> int:
+    return len(json.dumps(value, ensure_ascii=False))
+
+
 def _cut(text: str, left: int) -> str:
-    """Return as much of a text as fits written as JSON."""
-    clean = text.encode("utf-8", "replace").decode()[: max(0, left)]
-    while len(json.dumps(clean, ensure_ascii=False)) > max(2, left):
-        clean = clean[: len(clean) * 3 // 4]
+    """Return as much of a text as is at most so long as JSON."""
+    clean = text[: max(0, left)].encode("utf-8", "replace").decode()
+    while _length(clean) > max(2, left):
+        clean = clean[: len(clean) * 7 // 8]
     return clean
