@@ -6,8 +6,12 @@ locals {
 
   # What the function app's virtualNetworkSubnetId is: null when it stays outside. On Flex Consumption all outbound traffic then
   # goes through the subnet, the host's own calls to storage too; there is no setting for that, and the app settings that other
-  # plans need for it are refused.
-  function_subnet_id = one(azurerm_subnet.functions[*].id)
+  # plans need for it are refused. Taken from what is last attached to the subnet: the app joins it when it is finished, for Azure
+  # refuses two changes of one subnet at a time.
+  function_subnet_id = (
+    var.fixed_outbound_address ? one(azurerm_subnet_nat_gateway_association.functions[*].subnet_id)
+    : one(azurerm_subnet_network_security_group_association.functions[*].subnet_id)
+  )
 
   # The function app's publicNetworkAccess.
   function_public_access = var.private_inbound ? "Disabled" : "Enabled"
@@ -173,6 +177,6 @@ resource "azurerm_nat_gateway_public_ip_association" "main" {
 resource "azurerm_subnet_nat_gateway_association" "functions" {
   count = var.fixed_outbound_address ? 1 : 0
 
-  subnet_id      = azurerm_subnet.functions[0].id
+  subnet_id      = azurerm_subnet_network_security_group_association.functions[0].subnet_id # After it, for the same reason.
   nat_gateway_id = azurerm_nat_gateway.main[0].id
 }
