@@ -1,5 +1,5 @@
 variable "cost_budget_usd" {
-  description = "What the resource group may cost in a month, in the currency of the bill (US dollars, mostly), before people are told: at 80 %, at 100 %, and when 100 % is forecast. null for no budget."
+  description = "What the resource group may cost in a month, in the currency of the bill (US dollars, mostly), before people are told: at 80 %, at 100 %, and when 100 % is forecast. null for no budget, as in subscriptions that have none (sponsored ones, some partners')."
   type        = number
   default     = 200
 

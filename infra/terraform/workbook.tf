@@ -21,7 +21,7 @@ locals {
 
   # ---- Azure's words for ours ----
 
-  workbook_visualization = { tiles = "tiles", table = "table", lines = "timechart", columns = "barchart", bars = "categoricalbar" }
+  workbook_visualization = { table = "table", lines = "timechart", columns = "barchart" }
 
   workbook_number = {
     usd     = { unit = 0, options = { style = "currency", currency = "USD", minimumFractionDigits = 2, maximumFractionDigits = 4 } }
@@ -30,7 +30,7 @@ locals {
     count   = { unit = 17, options = { style = "decimal", maximumFractionDigits = 1 } }
   }
 
-  # formatter: 3 bar, 5 hidden, 6 time, 8 heat map, 18 thresholds.
+  # formatter: 0 as it is, 3 bar, 6 time, 8 heat map, 18 thresholds.
   workbook_column = {
     usd     = { formatter = 0, numberFormat = local.workbook_number.usd }
     percent = { formatter = 0, numberFormat = local.workbook_number.percent }
@@ -40,7 +40,6 @@ locals {
     share   = { formatter = 3, formatOptions = { min = 0, max = 100, palette = "greenRed" }, numberFormat = local.workbook_number.percent }
     heat    = { formatter = 8, formatOptions = { min = 0, palette = "yellowOrangeRed" } }
     time    = { formatter = 6 }
-    hidden  = { formatter = 5 }
     state = {
       formatter = 18
       formatOptions = {
