@@ -1,6 +1,6 @@
 """Our values as OpenTelemetry's SDK has them: spans with our own ids, instruments, log records.
 
-Imported in the telemetry's thread only: it costs a good part of a second.
+Imported in the telemetry's thread only: it is slow to import.
 """
 
 from __future__ import annotations

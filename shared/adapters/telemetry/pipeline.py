@@ -1,7 +1,7 @@
 """Telemetry that is told: the request's side of it, which only puts things into a queue, and the thread that empties that.
 
 Nothing is imported and no thread runs before the first thing is told. The thread then waits a moment, so that importing
-OpenTelemetry and an exporter, which takes about a second of CPU, does not compete with an instance's first requests.
+OpenTelemetry and an exporter, as much work as the first request is, does not compete with an instance's first requests.
 """
 
 from __future__ import annotations
