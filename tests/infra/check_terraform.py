@@ -18,17 +18,22 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tests.infra.stand_ins import started
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 TREE: Final = Path("infra/terraform")
-COPIED: Final = ("infra", "catalog", "host.json")
+COPIED: Final = ("infra", "catalog", "host.json", "local.settings.example.json", "requirements-redis.txt")
 CHECKOV: Final = ROOT / ".venv-checkov" / "bin" / "checkov"
 TOOLS: Final = Path(os.environ.get("SWITCHYARD_TERRAFORM_TOOLS") or ROOT.parent / "shared" / "terraform")
 SCHEMA: Final = TOOLS / "azurerm-schema.json.gz"
 NO_REGISTRY: Final = ("could not connect to", "Failed to query available provider packages", "no such host")
+
+NO_STAND_INS: Final[Mapping[str, str]] = {}
 
 INSTALL_TERRAFORM: Final = "install Terraform 1.11 or newer: https://developer.hashicorp.com/terraform/install"
 
@@ -65,28 +70,29 @@ def _print(result: Result) -> None:
         return
     print(f"{'ok' if result.well else 'FAILED':<8}{result.name} ({result.seconds:.1f} s)")
     if not result.well:
-        print(result.text)
+        print("\n".join(line for line in result.text.splitlines() if not line.endswith("... pass")))
 
 
 def _terraform(work: Path) -> list[Result]:
-    """Format, init, validate and test, each on a copy of the tree and only if the one before went well."""
+    """Format, init, validate and test, on a copy of the tree, each only if the one before went well."""
     terraform = shutil.which("terraform")
     if terraform is None:
         return [Result("terraform fmt, validate and test", None, f"To check them, {INSTALL_TERRAFORM}")]
     results = [_run("terraform fmt", [terraform, "fmt", "-check", "-recursive", "-diff", str(ROOT / TREE)])]
-    tree, environment = _copied(work), _providers(work)
-    for name, *arguments in (
-        ("terraform init", "init", "-backend=false", "-input=false"),
-        ("terraform validate", "validate"),
-        ("terraform test", "test"),
-    ):
-        result = _run(name, [terraform, f"-chdir={tree}", *arguments, "-no-color"], environment)
-        if not result.well and name == "terraform init" and any(sign in result.text for sign in NO_REGISTRY):
+    tree = _copied(work)
+    command = [terraform, f"-chdir={tree}"]
+    providers = started(TOOLS / "tfstub.py", SCHEMA, tree, work) if SCHEMA.is_file() else nullcontext(NO_STAND_INS)
+    with providers as leading_there:
+        own = {"TF_DATA_DIR": str(work / "data"), "TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1"}
+        environment = {**os.environ, **own, **leading_there}
+        init = _run("terraform init", [*command, "init", "-backend=false", "-input=false", "-no-color"], environment)
+        if not init.well and any(sign in init.text for sign in NO_REGISTRY):
             text = "Terraform's registry can't be reached from here, and it has the providers."
             return [*results, Result("terraform validate and test", None, text)]
-        results.append(result)
-        if not result.well:
-            break
+        results.append(init)
+        for action in ("validate", "test"):
+            if results[-1].well:
+                results.append(_run(f"terraform {action}", [*command, action, "-no-color"], environment))
     return results
 
 
@@ -102,17 +108,6 @@ def _copied(work: Path) -> Path:
         elif source.is_file():
             shutil.copy(source, work / name)
     return work / TREE
-
-
-def _providers(work: Path) -> Mapping[str, str]:
-    """Return the environment in which Terraform finds its providers: stand-ins if the schema is here, or the registry."""
-    environment = {**os.environ, "TF_DATA_DIR": str(work / "data"), "TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1"}
-    if SCHEMA.is_file():
-        mirror = work / "mirror"
-        install = [sys.executable, str(TOOLS / "tfstub.py"), "install", str(mirror), str(SCHEMA)]
-        subprocess.run(install, check=True, stdout=subprocess.DEVNULL)
-        environment["TF_CLI_CONFIG_FILE"] = str(mirror / "terraformrc")
-    return environment
 
 
 def _schema() -> Result:
