@@ -34,7 +34,7 @@ locals {
         severity = 0, query = "alert_breakers", measure = null, dimension = "model", threshold = 0, operator = "GreaterThan"
         window   = "PT10M", every = "PT5M"
         title    = "A model is out of reach"
-        describe = "An instance holds the breakers of all of a model's deployments open: its callers get no answer. See the workbook, Failures and failover."
+        describe = "An instance holds the breakers of all of a model's deployments open: its callers get no answer, for five minutes now. See the workbook, Failures and failover."
       }
       error-rate = {
         severity = 1, query = "alert_error_rate", measure = "error_percent", dimension = null, threshold = var.alert_thresholds.error_percent, operator = "GreaterThan"
