@@ -49,6 +49,7 @@ LABELS: Final[Mapping[str, str]] = {
     semconv.PROVIDER: "provider",
     semconv.REGION: "region",
     semconv.BUDGET: "budget",
+    semconv.CYCLE: "cycle",
     semconv.PROJECT: "project",
     semconv.QUEUE_STATE: "state",
 }

@@ -70,8 +70,8 @@ async def balances(gateway: Gateway) -> list[tuple[Budget, Balance]]:
 
 
 def budget_gauges(budget: Budget, balance: Balance) -> list[Measurement]:
-    """Return a budget's gauges, in nano-USD; those of a project's budget name it."""
-    where: dict[str, Attribute] = {semconv.BUDGET: budget.id}
+    """Return a budget's gauges, in nano-USD; those of a project's budget name it. A forecast needs the cycle."""
+    where: dict[str, Attribute] = {semconv.BUDGET: budget.id, semconv.CYCLE: budget.cycle.value}
     if budget.scope.kind is ScopeKind.PROJECT:
         where[semconv.PROJECT] = budget.scope.name
     values = ((semconv.BUDGET_LIMIT, balance.limit), (semconv.BUDGET_SPENT, balance.spent), (semconv.BUDGET_HELD, balance.held))

@@ -54,6 +54,8 @@ EXACT: Final = "gateway.cost.exact"
 SIMULATED: Final = "gateway.simulated"
 RECOVERED: Final = "gateway.recovered"
 BUDGET: Final = "gateway.budget.id"
+CYCLE: Final = "gateway.budget.cycle"
+"""How often a budget's period begins anew: day, week, month or total."""
 BREAKER_STATE: Final = "gateway.breaker.state"
 QUEUE_STATE: Final = "gateway.queue.state"
 
@@ -204,14 +206,15 @@ BREAKER: Final = Instrument(
     "A deployment's circuit breaker at this instance: 0 closed, 1 half open, 2 open.",
     (DEPLOYMENT, REQUEST_MODEL, PROVIDER, REGION),
 )
+_OF_BUDGETS: Final = (BUDGET, PROJECT, CYCLE)
 BUDGET_LIMIT: Final = Instrument(
-    "gateway.budget.limit", InstrumentKind.GAUGE, "{nano_usd}", "What a budget allows in its period.", (BUDGET, PROJECT)
+    "gateway.budget.limit", InstrumentKind.GAUGE, "{nano_usd}", "What a budget allows in its period.", _OF_BUDGETS
 )
 BUDGET_SPENT: Final = Instrument(
-    "gateway.budget.spent", InstrumentKind.GAUGE, "{nano_usd}", "What has been spent in a budget's period.", (BUDGET, PROJECT)
+    "gateway.budget.spent", InstrumentKind.GAUGE, "{nano_usd}", "What has been spent in a budget's period.", _OF_BUDGETS
 )
 BUDGET_HELD: Final = Instrument(
-    "gateway.budget.held", InstrumentKind.GAUGE, "{nano_usd}", "What is held for calls in flight.", (BUDGET, PROJECT)
+    "gateway.budget.held", InstrumentKind.GAUGE, "{nano_usd}", "What is held for calls in flight.", _OF_BUDGETS
 )
 QUEUE_DEPTH: Final = Instrument(
     "gateway.queue.depth", InstrumentKind.GAUGE, "{chain}", "Background work that has not ended, by state.", (QUEUE_STATE,)

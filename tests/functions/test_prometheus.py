@@ -120,7 +120,7 @@ async def test_how_things_stand(edge: Edge) -> None:
     assert [({"deployment": "north/small", "model": "small", "provider": "north"}, 0)] == [
         (one.labels, one.value) for one in found["switchyard_breaker_state"]
     ]
-    assert [({"budget": made.json["id"], "project": "shop"}, 12.5)] == [
+    assert [({"budget": made.json["id"], "cycle": "month", "project": "shop"}, 12.5)] == [
         (one.labels, one.value) for one in found["switchyard_budget_limit_usd"]
     ]
     assert [0] == [one.value for one in found["switchyard_budget_spent_usd"]]

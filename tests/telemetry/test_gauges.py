@@ -58,6 +58,7 @@ async def test_budgets_and_the_queue_are_told(bench: Make) -> None:
     await tell(it.gateway)
 
     assert {name: USD} == told(telemetry, semconv.BUDGET_LIMIT, semconv.BUDGET)
+    assert {"total": USD} == told(telemetry, semconv.BUDGET_LIMIT, semconv.CYCLE)
     assert {name: 20_000} == told(telemetry, semconv.BUDGET_SPENT, semconv.BUDGET)
     assert {name: 0} == told(telemetry, semconv.BUDGET_HELD, semconv.BUDGET)
     assert {"queued": 1, "running": 0, "waiting": 0, "other": 0} == told(telemetry, semconv.QUEUE_DEPTH, semconv.QUEUE_STATE)
