@@ -18,10 +18,13 @@ from shared.core.content import Heard
 from shared.core.errors import (
     AllAttemptsFailedError,
     BudgetExceededError,
+    ConfigurationError,
     DeadlineExceededError,
     GatewayError,
     InvalidRequestError,
+    OverloadedError,
     RateLimitError,
+    StorageUnavailableError,
     StreamInterruptedError,
 )
 from shared.core.failover import Attempt, AttemptFailed, Ended, Event, Outcome, Step, Succeeded, Wait, Waited, failover
@@ -318,6 +321,9 @@ OUTCOMES: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (RateLimitError, "rate_limited"),
     (BudgetExceededError, "over_budget"),
     (InvalidRequestError, "invalid_request"),
+    (StorageUnavailableError, "storage_unavailable"),
+    (OverloadedError, "overloaded"),
+    (ConfigurationError, "misconfigured"),
     (GatewayError, "refused"),
     (BaseException, "internal_error"),
 )

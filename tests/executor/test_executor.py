@@ -11,18 +11,22 @@ import pytest
 from shared.core.chat import Chunk, Usage
 from shared.core.errors import (
     AllAttemptsFailedError,
+    ConfigurationError,
     DeadlineExceededError,
     GatewayError,
     InvalidRequestError,
     ModelNotFoundError,
+    OverloadedError,
+    PermissionDeniedError,
     RateLimitError,
+    StorageUnavailableError,
     StreamInterruptedError,
 )
 from shared.core.failures import Failed, FailureKind
 from shared.core.health import BreakerState
 from shared.core.records import SUCCEEDED
 from shared.core.registry import FailoverPolicy, Registry, Timeouts
-from shared.executor import AnswerStream, complete, open_stream, plan_route, probe
+from shared.executor import AnswerStream, complete, open_stream, outcome_name, plan_route, probe
 from tests.executor.conftest import CALLER, Bench
 from tests.fakes import Hang, answer, chunks, registry, request, texts
 
@@ -344,3 +348,14 @@ async def test_a_thousand_requests_at_once_are_each_written_down_once(bench: Mak
     assert sorted(ids) == sorted(record.request_id for record in one.written)
     assert 1200 == sum(len(record.attempts) for record in one.written)
     assert 1000 * 20_000 == sum(record.cost or 0 for record in one.written)
+
+
+def test_what_is_our_fault_is_not_called_a_refusal() -> None:
+    """An alert on failures must see a store that is away, an instance that sheds load, a catalog that is wrong."""
+    errors = (
+        StorageUnavailableError("away"),
+        OverloadedError("full"),
+        ConfigurationError("wrong"),
+        PermissionDeniedError("no"),
+    )
+    assert ["storage_unavailable", "overloaded", "misconfigured", "refused"] == [outcome_name(error) for error in errors]
