@@ -7,7 +7,7 @@ import logging
 import pytest
 
 import shared.ports  # noqa: F401 - defines further errors
-from functions.problems import TABLE, problem_of, row_of, unexpected_problem
+from functions.problems import TABLE, logged, problem_of, row_of, unexpected_problem
 from shared.core import errors
 
 
@@ -87,3 +87,12 @@ def test_the_operators_mistakes_are_not_shown_to_callers() -> None:
 def test_a_bug_shows_its_request_id_only() -> None:
     """Nothing of the exception leaks."""
     assert "req_1" in unexpected_problem("req_1").body["error"]["message"]
+
+
+@pytest.mark.parametrize("error", [errors.InvalidRequestError, errors.StreamInterruptedError])
+def test_the_log_does_not_quote_callers_and_providers(error: type[errors.GatewayError]) -> None:
+    """Their words may be the prompt's: the code and the field stand for them. Our own words are logged."""
+    told = logged(error("You wrote: my secret prompt", code="invalid_value", param="messages"))
+
+    assert f"{error.__name__}: invalid_value at messages" == told
+    assert "RateLimitError: Wait." == logged(errors.RateLimitError("Wait."))

@@ -98,13 +98,17 @@ async def test_lines_carry_the_request_and_no_prompt(edge: Edge, telemetry: Reco
     logger.setLevel(logging.DEBUG)
     try:
         refused = await edge.post(CHAT, {**HELLO, "temperature": CANARY}, headers=HEADERS)
+        edge.simulator.script({"faults": ["cut_mid_stream"]})
+        broken = await edge.post(CHAT, {**HELLO, "stream": True}, headers=HEADERS)
         unknown = await edge.post(CHAT, HELLO, headers={"authorization": f"Bearer {CANARY}"})
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
 
     assert [400, 401] == [refused.status, unknown.status]
-    assert [refused.headers["x-request-id"], unknown.headers["x-request-id"]] == [served for _, served in kept]
+    assert b"stream_interrupted" in broken.body
+    replies = (refused, broken, unknown)
+    assert [reply.headers["x-request-id"] for reply in replies] == [served for _, served in kept]
     assert all(served is not None and served in line for line, served in kept)
     assert CANARY not in repr((kept, [one.spans for one in telemetry.told], telemetry.measurements, telemetry.gauges))
 

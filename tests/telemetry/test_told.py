@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 
+from shared.background import start
+from shared.background.beginning import launch
 from shared.core import semconv
 from shared.core.chat import InferenceRequest
-from shared.core.errors import BudgetExceededError, InvalidRequestError
+from shared.core.errors import BudgetExceededError, InvalidRequestError, StorageUnavailableError
 from shared.core.failures import Failed, FailureKind
 from shared.core.records import LOST, SUCCEEDED
 from shared.core.registry import Registry
 from shared.core.telemetry import TraceContext
 from shared.core.traceparent import parse
 from shared.executor import ask, complete, open_stream
+from shared.ledger import RecoveredSession
 from shared.recovery import recover
 from shared.tracing import SERVED, Served, serving
 from tests.chains.inline import InlineEngine
 from tests.chains.test_background import REQUEST as CHAINED
-from tests.chains.test_background import run
+from tests.chains.test_background import new, run
 from tests.executor.conftest import CALLER, Bench
 from tests.executor.test_recovery import REQUEST, die_in_mid_call
 from tests.executor.test_spending import budget
@@ -176,10 +179,21 @@ async def test_a_chain_is_one_trace(telling: Telling, *, told_at_its_begin: bool
         return await inner(call)
 
     it.provider.complete = complete_it  # type: ignore[method-assign]
-    silent = cast("TraceContext", None)
-    with serving(Served(CHAINED, place if told_at_its_begin else silent)):
-        chain = await run(it, engine)
-    await engine.activities["end_chain"]({"id": chain.id, "outcome": None})
+    ending = engine.activities["end_chain"]
+
+    async def end_twice(given: dict[str, Any]) -> Any:
+        return (await asyncio.gather(ending(given), ending(given)))[0]
+
+    engine.activities["end_chain"] = end_twice  # the engine asked again before the first run had ended
+    engine.away = True
+    with serving(Served(CHAINED, place if told_at_its_begin else None)):
+        begun = await start(it.gateway, engine, CALLER, request(max_output_tokens=100), new())
+        if not told_at_its_begin:
+            await it.gateway.chains.change(begun.id, lambda one: replace(one, facts=without_place(one.facts)))
+    engine.away = False
+    await launch(engine, begun)  # by the timer, say: of the request nothing is left but the chain's row
+    await engine.ended(begun.id)
+    chain = await it.gateway.chains.get(begun.id)
 
     told = only(telemetry)
     span, first, second = told.spans
@@ -188,14 +202,19 @@ async def test_a_chain_is_one_trace(telling: Telling, *, told_at_its_begin: bool
     assert [False, True] == [first.error is None, second.error is None]
     assert second.start - first.end >= 600
     assert chain.cost == telemetry.total(semconv.COST_SPENT) == await used(it, told)
-    assert CHAINED == seen[0].request_id if seen[0] is not None else False
+    assert [CHAINED, CHAINED] == [one.request_id for one in seen if one is not None]
     if told_at_its_begin:
         assert [place, place] == [one.trace for one in seen if one is not None]
         assert place.trace_id == cast("TraceContext", parse(str(chain.facts["traceparent"]))).trace_id
 
 
+def without_place(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts of a chain that began while nothing was told."""
+    return {name: value for name, value in facts.items() if not name.startswith("trace")}
+
+
 async def test_what_a_dead_process_left_is_told_once(bench: Make) -> None:
-    """By whoever wrote it down first, at the ledger's amount; two that recover at once do not tell twice."""
+    """By whoever wrote it down first, at the ledger's amount; not again by who recovers it after that one died over it."""
     dead, one, two = (bench(registry("a/sol")) for _ in range(3))
     telemetry = RecordingTelemetry()
     await budget(dead, "1")
@@ -204,7 +223,15 @@ async def test_what_a_dead_process_left_is_told_once(bench: Make) -> None:
     for gateway in alive:
         await recover(gateway)
         cast("FakeClock", gateway.ledger._clock).seconds += 400
-    await asyncio.gather(*(recover(gateway) for gateway in alive))
+    first, second = alive
+
+    async def die_over_it(session: RecoveredSession) -> None:
+        raise StorageUnavailableError(session.session)
+
+    first.ledger.finish = die_over_it  # type: ignore[method-assign]
+    with pytest.raises(StorageUnavailableError):
+        await recover(first)
+    assert 1 == await recover(second)
 
     told = only(telemetry)
     assert (REQUEST, LOST, True) == (told.record.request_id, told.record.outcome, told.record.recovered)
