@@ -6,6 +6,7 @@
     python -m deploy rollback                publish the one that served before
     python -m deploy health                  say which package serves
     python -m deploy sizes                   say what Azure will install, and what it weighs
+    python -m deploy costs                   say what idling and a million requests cost
 
 Exit codes: 0 well, 1 it did not work, 2 bad usage.
 """
@@ -18,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from deploy import health, publish, sizes, target
+from deploy import costs, health, publish, sizes, target
 from deploy.errors import DeployError
 from deploy.history import History
 from deploy.package import Package, collect
@@ -68,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     weighed = commands.add_parser("sizes", help="say what Azure will install, and what it weighs (needs the package index)")
     weighed.add_argument("--extra", action="append", default=[], metavar="FILE", help="as for `package`")
     weighed.set_defaults(run=_sizes)
+
+    counted = commands.add_parser("costs", help="say what idling and a million requests cost, from docs/costs.toml")
+    counted.set_defaults(run=_costs)
     return parser
 
 
@@ -112,6 +116,11 @@ def _sizes(parsed: argparse.Namespace) -> None:
     if total > sizes.AIM:
         message = "That is more than a cold start should carry."
         raise DeployError(message)
+
+
+def _costs(parsed: argparse.Namespace) -> None:
+    found = costs.read(parsed.root / "docs" / "costs.toml")
+    print(costs.prices_table(found), costs.idle_table(found), costs.million_table(found), sep="\n\n")
 
 
 def _make(package: Package, history: History) -> Path:
