@@ -4,7 +4,7 @@
 resource "azurerm_dashboard_grafana" "main" {
   count = var.grafana_enabled ? 1 : 0
 
-  name                  = substr("amg-${local.compact}-${local.suffix}", 0, 23) # 23 characters at most.
+  name                  = "amg-${substr(local.compact, 0, 12)}-${local.suffix}" # 23 characters at most; the suffix tells environments apart.
   resource_group_name   = azurerm_resource_group.main.name
   location              = azurerm_resource_group.main.location
   grafana_major_version = var.grafana_major_version

@@ -52,7 +52,7 @@ locals {
   grafana_dashboards = { for tab in local.workbook_plan.tabs : tab.id => {
     uid           = "${local.name}-${tab.id}"
     title         = "Switchyard ${local.name}: ${tab.label}"
-    description   = trimspace(tab.read)
+    description   = trimspace(try(tab.read, ""))
     tags          = ["switchyard", local.name]
     schemaVersion = 39
     editable      = true
@@ -63,12 +63,11 @@ locals {
     links = [{ type = "dashboards", title = "Switchyard", tags = ["switchyard", local.name], asDropdown = true, includeVars = true, keepTime = true }]
 
     panels = [for item in local.grafana_items[tab.id] : {
-      id          = item.id
-      type        = local.grafana_panel[item.show]
-      title       = item.title
-      description = item.empty
-      datasource  = local.grafana_source
-      gridPos     = { w = floor(item.width * 24 / 100), h = 10, x = floor(item.left % 100 * 24 / 100), y = floor(item.left / 100) * 10 }
+      id         = item.id
+      type       = lookup(local.grafana_panel, item.show, "table")
+      title      = item.title
+      datasource = local.grafana_source
+      gridPos    = { w = floor(item.width * 24 / 100), h = 10, x = floor(item.left % 100 * 24 / 100), y = floor(item.left / 100) * 10 }
 
       targets = [{
         refId      = "A"
@@ -84,7 +83,7 @@ locals {
       fieldConfig = {
         defaults = {
           unit    = try(local.grafana_unit[item.unit], "short")
-          noValue = item.empty
+          noValue = try(item.empty, "No data")
           custom = { for name, value in {
             drawStyle   = item.show == "columns" ? "bars" : null
             fillOpacity = item.show == "columns" ? 80 : null

@@ -5,6 +5,7 @@ output "grafana_url" {
 
 output "grafana_dashboards" {
   description = "The dashboards, name => JSON for Grafana's import; they suit any Grafana that reads the workspace. Null without Grafana."
+  sensitive   = true # Not secret: `apply` would print thousands of lines.
   value       = !var.grafana_enabled ? null : { for name, dashboard in local.grafana_dashboards : name => jsonencode(dashboard) }
 }
 

@@ -73,7 +73,7 @@ run "on" {
     error_message = "Redis is public, behind identities, unless the network is private; its provider must be registered."
   }
   assert {
-    condition     = azurerm_dashboard_grafana.main[0].grafana_major_version == "13" && !azurerm_dashboard_grafana.main[0].api_key_enabled && length(azurerm_dashboard_grafana.main[0].name) <= 23
+    condition     = azurerm_dashboard_grafana.main[0].grafana_major_version == "13" && !azurerm_dashboard_grafana.main[0].api_key_enabled && length(azurerm_dashboard_grafana.main[0].name) <= 23 && endswith(azurerm_dashboard_grafana.main[0].name, local.suffix)
     error_message = "Grafana must have the chosen version, no API keys, and a name of 23 characters at most."
   }
   assert {
