@@ -165,7 +165,7 @@ run "no_capacity" {
   command = plan
 
   variables {
-    openai_deployments = [{ model = "gpt-5-mini", version = "2025-08-07", capacity = 0.5 }]
+    openai_deployments = [{ model = "gpt-5-mini", version = "2025-08-07", capacity = 0 }]
   }
 
   expect_failures = [var.openai_regions]
