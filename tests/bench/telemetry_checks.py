@@ -307,15 +307,15 @@ def latency_percentiles(ask: Ask, books: Books) -> Iterator[Finding]:
 
 
 def latency_compared(ask: Ask, books: Books) -> Iterator[Finding]:
-    """What got slower, from the first half of the ordinary requests to what came after it."""
-    rows = ask("latency_compared@half")
-    span = books.ended - books.half
+    """What got slower, from the minute before half of the ordinary requests to the minute after it."""
+    span = timedelta(minutes=1)
+    rows = ask("latency_compared@minute", now=books.half + span)
     models: dict[tuple[str, str], tuple[object, ...]] = {}
     answered = [one for one in books.records if one.outcome == SUCCEEDED and one.chain is None]
     for model in sorted({one.model or "" for one in answered}):
         mine = [one for one in answered if one.model == model]
         before = [one.duration_ms for one in mine if books.half - span <= began(one) < books.half]
-        after = [one.duration_ms for one in mine if began(one) >= books.half]
+        after = [one.duration_ms for one in mine if books.half <= began(one) <= books.half + span]
         for percent in (50, 95, 99) if before and after else ():
             models[model, f"p{percent}"] = (seconds(before, percent), seconds(after, percent), len(before), len(after))
     columns = ("before_seconds", "now_seconds", "requests_before", "requests_now")

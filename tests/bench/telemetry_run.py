@@ -69,13 +69,13 @@ def setting(text: str, name: str, value: str) -> str:
     return changed
 
 
-def variants(queries: Mapping[str, str], books: Books) -> dict[str, str]:
-    """Return the queries, and those with settings of the workbook or of alerts."""
-    half = f"datetime({books.half.isoformat().replace('+00:00', 'Z')})"
+def asked() -> dict[str, str]:
+    """Return every query as it is, and some with settings of the workbook or of alerts."""
+    queries = texts()
     return {
         **queries,
         "cost_by_project@alpha": setting(queries["cost_by_project"], "in_project", '"alpha"'),
-        "latency_compared@half": setting(queries["latency_compared"], "since", half),
+        "latency_compared@minute": setting(queries["latency_compared"], "since", "ago(1m)"),
         "alert_breakers@minute": setting(queries["alert_breakers"], "least_minutes", "1"),
         "alert_error_rate@many": setting(queries["alert_error_rate"], "least_requests", MANY),
         "alert_latency@many": setting(queries["alert_latency"], "least_requests", MANY),
@@ -94,15 +94,17 @@ async def play(folder: Path, count: int, *, in_process: bool) -> tuple[Books, di
         return books, rows.tables(ingestion.envelopes) | made_up(books.ended)
 
 
-def findings(books: Books, tables: Mapping[str, Table]) -> dict[str, list[Finding]]:
-    """Return what every query gives beside what is true. Raise `ValueError` for a query that is wrong or that nobody checks."""
-    queries = texts()
+def findings(read: Mapping[str, Analysis], books: Books, tables: Mapping[str, Table]) -> dict[str, list[Finding]]:
+    """Return what every query gives beside what is true. ``read`` is what was `asked`, as the language service reads it.
+
+    Raise `ValueError` for a query that is wrong, or that nobody checks.
+    """
     checks = States(points(tables["AppMetrics"])).checks()
-    if missing := set(queries) ^ set(checks):
+    if missing := set(texts()) ^ set(checks):
         message = f"Not both a query and a check: {', '.join(sorted(missing))}."
         raise ValueError(message)
-    workspace = Workspace(analyse(variants(queries, books)), tables, books.ended)
-    return {name: list(checks[name](workspace.ask, books)) for name in queries}
+    workspace = Workspace(read, tables, books.ended)
+    return {name: list(check(workspace.ask, books)) for name, check in sorted(checks.items())}
 
 
 def differences(found: Mapping[str, Sequence[Finding]]) -> list[str]:
@@ -125,7 +127,7 @@ def main() -> int:
         books, tables = asyncio.run(play(Path(folder), options.count, in_process=options.in_process))
     print(f"{len(books.records):,} requests: {dict(books.statuses)}; {len(books.received):,} attempts received by providers")
     print("rows: " + ", ".join(f"{name} {len(held.rows):,}" for name, held in tables.items()))
-    found = findings(books, tables)
+    found = findings(analyse(asked()), books, tables)
     lines = [
         [name, finding.what, f"{finding.found}"[:SHOWN], "" if finding.holds else "NOT SO"]
         for name, every in found.items()

@@ -38,7 +38,7 @@ from tests.functions.harness import running
 from tests.telemetry.ingestion import Envelope, Ingestion
 
 CATALOG: Final = Path(__file__).with_name("telemetry.yaml")
-AT_ONCE: Final = 8
+AT_ONCE: Final = 16
 LOOK_SECONDS: Final = 0.1
 EXPORT_SECONDS: Final = 0.5
 PATIENCE: Final = 90.0
