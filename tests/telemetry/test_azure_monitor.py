@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import threading
 from typing import Any
 
 import pytest
+from azure.monitor.opentelemetry.exporter import AzureMonitorTraceExporter
+from azure.monitor.opentelemetry.exporter._generated.exporter._utils.model_base import SdkJSONEncoder
 
-from shared.adapters.telemetry import azure_monitor
+from shared.adapters.telemetry import azure_monitor, otel
 from shared.core import semconv
-from shared.core.telemetry import Content, Measurement, TraceContext
+from shared.core.telemetry import Content, Measurement, Span, SpanKind, TraceContext
 from shared.core.traceparent import is_sampled
 from shared.tracing import SERVED, Served
-from tests.telemetry.ingestion import Envelope, Ingestion
+from tests.telemetry.ingestion import KEY, Envelope, Ingestion
 from tests.telemetry.scenes import attempt, failed, request, telling, to_azure, until
 
 TRACE = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "b7ad6b7169203331")
@@ -171,3 +174,59 @@ async def test_the_exporter_talks_to_the_ingestion_endpoint_and_to_nobody_else()
     assert {"true"} == {os.environ[name] for name in azure_monitor._SILENT}
     assert {"Metric", "RemoteDependency"} == {envelope["name"].rsplit(".", 1)[1] for envelope in ingestion.envelopes}
     assert not [envelope for envelope in ingestion.of("MetricData") if base(envelope)["metrics"][0]["name"].startswith("_")]
+
+
+def test_our_envelopes_are_the_exporters_and_what_it_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each new version of the exporter is held against ours: we make them only because we are faster."""
+    for name in azure_monitor._SILENT:
+        monkeypatch.setenv(name, "true")
+    who = otel.resource("yard", "instance-1")
+    long = {semconv.INPUT_MESSAGES: "q" * 300_000, "gateway.key.name": "k" * 9_000}
+    day = 93_784.5678
+    values = [
+        Span(
+            "chat gpt-small",
+            SpanKind.INTERNAL,
+            TRACE,
+            1_790_000_000.25,
+            1_790_000_000.65,
+            {semconv.ATTEMPTS: 2, "gateway.stream": True},
+        ),
+        Span("chat (unknown)", SpanKind.INTERNAL, TraceContext("1" * 32, "2" * 16), 1.25, 1.25 + day, long, "deadline"),
+        Span(
+            "n" * 2_000,
+            SpanKind.CLIENT,
+            TRACE,
+            5.25,
+            5.25,
+            {semconv.PROVIDER: "openai", semconv.DEPLOYMENT: "d", "gateway.cost": 7},
+        ),
+        Span(
+            "chat a",
+            SpanKind.CLIENT,
+            TRACE,
+            5.25,
+            5.35,
+            {semconv.PROVIDER: "p", semconv.STATUS_CODE: 429, semconv.ERROR_TYPE: "x"},
+            "x",
+        ),
+    ]
+    given = {
+        "connection_string": f"InstrumentationKey={KEY};IngestionEndpoint=http://127.0.0.1:9/",
+        "disable_offline_storage": True,
+    }
+    theirs, ours = AzureMonitorTraceExporter(**given), azure_monitor._Spans(**given)
+    for value in values:
+        span = otel.readable(value, who, 0.25)
+        expected: Any = json.loads(json.dumps(theirs._span_to_envelope(span), cls=SdkJSONEncoder, exclude_readonly=True))
+        data, attributes = expected["data"]["baseData"], value.attributes
+        data["properties"] |= {
+            name: str(attributes[name]) for name in (semconv.ERROR_TYPE, semconv.STATUS_CODE) if name in attributes
+        }
+        data["resultCode"] = str(attributes.get(semconv.STATUS_CODE, 0))
+        if value.kind is SpanKind.CLIENT:
+            data |= {"type": f"GenAI | {attributes[semconv.PROVIDER]}", "target": str(attributes.get(semconv.DEPLOYMENT, ""))}
+
+        assert expected == json.loads(json.dumps(ours._span_to_envelope(span)))
+    theirs.client.close()
+    ours.client.close()
