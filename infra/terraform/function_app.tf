@@ -128,6 +128,8 @@ resource "azapi_resource" "function_app" {
           http20Enabled    = true
           minTlsVersion    = "1.2"
           scmMinTlsVersion = "1.2"
+          # Said either way: rules that were sent once stay when they are sent no more.
+          ipSecurityRestrictionsDefaultAction = length(local.ip_restrictions_optional) == 0 ? "Allow" : "Deny"
           # In one order, or every plan would find another one.
           appSettings = [for name in sort(keys(local.app_settings)) : { name = name, value = local.app_settings[name] }]
         },

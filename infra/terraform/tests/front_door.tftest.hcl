@@ -42,6 +42,10 @@ run "standard_limits_clients_and_closes_the_side_door" {
     error_message = "Only this Front Door may call the function app."
   }
   assert {
+    condition     = azapi_resource.function_app.body.properties.siteConfig.ipSecurityRestrictionsDefaultAction == "Deny" && length(azapi_resource.function_app.body.properties.siteConfig.ipSecurityRestrictions) == 1
+    error_message = "Everybody else must be refused by the function app."
+  }
+  assert {
     condition     = azurerm_cdn_frontdoor_profile.main[0].response_timeout_seconds == 240 && length(azurerm_cdn_frontdoor_route.main[0].cache) == 0
     error_message = "Streams need the longest time there is, and no cache."
   }

@@ -27,7 +27,7 @@ run "off_nothing_of_them_is_made" {
     error_message = "Without front_door_enabled nothing of it may be made."
   }
   assert {
-    condition     = length(local.ip_restrictions_optional) == 0 && output.endpoint == local.endpoint && output.front_door_endpoint == null
+    condition     = azapi_resource.function_app.body.properties.siteConfig.ipSecurityRestrictionsDefaultAction == "Allow" && output.endpoint == local.endpoint && output.front_door_endpoint == null
     error_message = "Without Front Door everybody may call the function app's own address."
   }
   assert {
