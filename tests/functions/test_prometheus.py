@@ -20,7 +20,7 @@ from tests.fakes import FakeClock
 from tests.functions.harness import Edge, Reply, running
 
 OPENMETRICS = {"accept": "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2"}
-STRANGE = 'a\\b"c\nd\u2028ü'
+STRANGE = 'a\\n"c\nd\u2028ü'
 
 
 def record(number: int, *, project: str = "shop", outcome: str = SUCCEEDED, asked: str = "fast") -> RequestRecord:
