@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from redis.asyncio import Redis
 
+from shared.adapters import redis_limits
 from shared.adapters.redis_limits import PAUSE_SECONDS, SCOPE, RedisLimits, open_redis
 from shared.core.errors import ConfigurationError
 from shared.core.limits import Limited
@@ -36,6 +37,12 @@ class Tokens:
 
     async def aclose(self) -> None:
         """Hold nothing."""
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a busy machine take its time: here it is told who may log in, not how fast Redis is."""
+    monkeypatch.setattr(redis_limits, "WAIT_SECONDS", 10.0)
 
 
 @pytest.fixture(scope="module")
