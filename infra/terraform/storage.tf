@@ -35,15 +35,14 @@ resource "azurerm_storage_account" "main" {
   account_kind             = "StorageV2"
   account_replication_type = var.storage_replication
 
-  min_tls_version                   = "TLS1_2"
-  https_traffic_only_enabled        = true
-  shared_access_key_enabled         = false
-  default_to_oauth_authentication   = true
-  allow_nested_items_to_be_public   = false
-  cross_tenant_replication_enabled  = false
-  local_user_enabled                = false
-  public_network_access_enabled     = !var.private_networking
-  infrastructure_encryption_enabled = true
+  min_tls_version                  = "TLS1_2"
+  https_traffic_only_enabled       = true
+  shared_access_key_enabled        = false
+  default_to_oauth_authentication  = true
+  allow_nested_items_to_be_public  = false
+  cross_tenant_replication_enabled = false
+  local_user_enabled               = false
+  public_network_access_enabled    = !var.private_networking
 
   blob_properties {
     # Long enough to get yesterday's package back; the host rewrites its small blobs every minute, so no longer than that needs.
