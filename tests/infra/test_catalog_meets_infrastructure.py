@@ -32,6 +32,8 @@ TOLD = TERRAFORM / "tests" / "openai.deployments.json"
 VARIABLES = (TERRAFORM / "variables.openai.tf").read_text(encoding="utf-8")
 DAY = date(2026, 11, 23)
 TEMPERATURE = {"temperature": 0.2}
+DEFAULTS = "the defaults"
+INSTALLATIONS = [DEFAULTS, *sorted(path.name for path in (TERRAFORM / "examples").glob("*.tfvars"))]
 TOOLS = {"tools": [{"type": "function", "function": {"name": "f"}}]}
 
 
@@ -42,20 +44,28 @@ def loaded(told: str) -> Loaded:
     return load(text, source="catalog/models.yaml", environment={SETTING: told})
 
 
-def default_deployments() -> list[dict[str, Any]]:
-    """Return what is deployed where nothing else is said, read from the variable's default."""
-    (default,) = re.findall(r"\n  default = \[\n(.*?)\n  \]", VARIABLES, re.DOTALL)
-    rows = [dict(re.findall(r'(\w+)\s*=\s*"?([\w.-]+)"?', line)) for line in default.splitlines()]
-    assert rows
+def rows(block: str) -> list[dict[str, Any]]:
+    """Return the deployments listed in a block of Terraform, one on each line, as the app is told of them."""
+    found = [dict(re.findall(r'(\w+)\s*=\s*"?([\w.-]+)"?', line)) for line in block.splitlines() if "model" in line]
+    assert found
     return [
-        {"name": row["model"], "model": row["model"], "sku": "GlobalStandard", "capacity": int(row["capacity"])} for row in rows
+        {"name": row["model"], "model": row["model"], "sku": "GlobalStandard", "capacity": int(row["capacity"])}
+        for row in found
     ]
 
 
-def defaults() -> Loaded:
-    """Return the registry of an installation that was given no models of its own."""
+@cache
+def deployments_of(name: str) -> list[dict[str, Any]]:
+    """Return what an example deploys in each of its regions: the defaults where it lists nothing."""
+    text = "" if name == DEFAULTS else (TERRAFORM / "examples" / name).read_text(encoding="utf-8")
+    listed = re.findall(r"^openai_deployments = \[\n(.*?)^\]", text, re.DOTALL | re.MULTILINE)
+    return rows(*(listed or re.findall(r"\n  default = \[\n(.*?)\n  \]", VARIABLES, re.DOTALL)))
+
+
+def installed(name: str) -> Loaded:
+    """Return the registry of an installation with an example's models."""
     account = {"provider": "azure_openai", "region": "swedencentral", "endpoint": "https://a.openai.azure.com", "priority": 1}
-    return loaded(json.dumps([{**account, "deployments": default_deployments()}]))
+    return loaded(json.dumps([{**account, "deployments": deployments_of(name)}]))
 
 
 def route(found: Loaded, task: str, fields: dict[str, Any]) -> Route:
@@ -105,32 +115,34 @@ def test_what_terraform_tells_are_the_deployments_of_the_registry() -> None:
     assert (Decimal("0.275"), Decimal("2.2"), Decimal("0.0275")) == (zone.rates.input, zone.rates.output, zone.rates.cache_read)
 
 
-def test_the_default_deployments_are_what_a_new_subscription_may_deploy() -> None:
+@pytest.mark.parametrize("name", INSTALLATIONS)
+def test_what_is_deployed_is_what_a_new_subscription_may_deploy(name: str) -> None:
     """First-party, generally available, priced, and known to the catalog."""
-    found = defaults()
+    found = installed(name)
     assert () == found.warnings
-    for row in default_deployments():
+    for row in deployments_of(name):
         one = found.registry.deployments[f"azure_openai/{row['model']}@swedencentral"]
         lifecycle = one.lifecycle or found.registry.models[row["model"]].lifecycle
         assert (None, Lifecycle.GENERAL) == (one.unavailable, lifecycle.stage)
         assert price_on(one.prices, DAY) is not None
 
 
-@pytest.mark.parametrize("task", sorted(TASKS))
+@pytest.mark.parametrize("name", INSTALLATIONS)
 @pytest.mark.parametrize(
     "fields", [{}, TEMPERATURE, TOOLS, {**TEMPERATURE, **TOOLS}], ids=["plain", "temperature", "tools", "both"]
 )
-def test_the_default_deployments_leave_no_request_without_a_model(task: str, fields: dict[str, Any]) -> None:
-    """Whatever the task, and with what clients usually send; the first choice of the task's rule is there."""
-    candidates = route(defaults(), task, fields).candidates
-    assert candidates
-    assert all(one.worst_cost is not None for one in candidates)
+def test_what_is_deployed_leaves_no_request_without_a_model(name: str, fields: dict[str, Any]) -> None:
+    """Whatever the task, and with what clients usually send."""
+    for task in sorted(TASKS):
+        candidates = route(installed(name), task, fields).candidates
+        assert candidates, task
+        assert all(one.worst_cost is not None for one in candidates)
 
 
 def test_every_alias_of_the_catalog_is_served_by_the_default_deployments() -> None:
     """`fast`, `cheap`, `smart`, `embeddings`, and the retired names that clients still send."""
-    registry = defaults().registry
-    deployed = {row["model"] for row in default_deployments()}
+    registry = installed(DEFAULTS).registry
+    deployed = {row["model"] for row in deployments_of(DEFAULTS)}
     for name in registry.aliases:
         models = registry.resolve(name)
         reachable = {*models, *(to for model in (name, *models) for to in registry.policy.fallbacks.get(model, ()))}
@@ -143,22 +155,12 @@ def test_terraform_takes_the_deployment_types_the_registry_knows() -> None:
     assert set(SKUS) == set(re.findall(r'"(\w+)"', listed))
 
 
-def test_the_examples_deploy_models_of_the_catalog() -> None:
-    """Each model that an example names has a row on Azure, and is one that may be deployed today."""
-    registry = loaded("").registry
-    for example in sorted((TERRAFORM / "examples").glob("*.tfvars")):
-        for model in re.findall(r'^[^#\n]*\bmodel\s*=\s*"([^"]+)"', example.read_text(encoding="utf-8"), re.MULTILINE):
-            assert f"azure_openai/{model}" in registry.deployments, (example.name, model)
-            one = registry.deployments[f"azure_openai/{model}"]
-            assert Lifecycle.GENERAL is (one.lifecycle or registry.models[model].lifecycle).stage, (example.name, model)
-
-
 def test_the_defaults_have_a_price_in_both_data_zones() -> None:
     """Whoever has to keep prompts in the EU or the US changes the SKU and nothing else."""
-    some = [{**row, "sku": "DataZoneStandard"} for row in default_deployments()]
+    some = [{**row, "sku": "DataZoneStandard"} for row in deployments_of(DEFAULTS)]
     account = {"provider": "azure_openai", "endpoint": "https://a.openai.azure.com", "deployments": some}
     found = loaded(json.dumps([{**account, "region": "swedencentral"}, {**account, "region": "eastus2"}])).registry
-    globally = defaults().registry.deployments
+    globally = installed(DEFAULTS).registry.deployments
     for row in some:
         base = price_on(globally[f"azure_openai/{row['model']}@swedencentral"].prices, DAY)
         for region in ("swedencentral", "eastus2"):

@@ -16,9 +16,10 @@ durable_sku     = "Consumption"
 
 storage_replication = "LRS"
 
-# One cheap chat model and one for embeddings, both by the token.
+# Cheap models by the token: one for chat, one that takes the temperature which the newest refuse, one for embeddings.
 openai_deployments = [
   { model = "gpt-6-luna", version = "2026-09-22", capacity = 50 },
+  { model = "gpt-5.4-nano", version = "2026-03-17", capacity = 50 },
   { model = "text-embedding-3-small", version = "1", capacity = 50 },
 ]
 
