@@ -202,6 +202,7 @@ async def test_the_functions_host_gets_every_line_that_we_do_not_tell_ourselves(
                 await until(telemetry._lines_flow)
                 plain.warning("told")
                 logging.getLogger("another.library").warning("theirs")
+                await until(lambda: len(ingestion.of("MessageData")) == 2)
                 ingestion.status = 503
                 plain.warning("not taken yet")
                 await until(lambda: not telemetry._lines_flow())
