@@ -332,7 +332,9 @@ def first_content(ask: Ask, books: Books) -> Iterator[Finding]:
     for record, attempt in attempts(books):
         if attempt.first_content_ms is not None:
             steps[binned(datetime.fromtimestamp(attempt.started_at or record.started_at, UTC))].append(attempt.first_content_ms)
-    wanted = {step: (seconds(waits, 50), seconds(waits, 95)) for step, waits in steps.items()}
+    wanted = {
+        step: tuple(Near((rank(waits, percent) or 0) / 1000, 1e-6) for percent in (50, 95)) for step, waits in steps.items()
+    }
     found = {row["TimeGenerated"]: (row["p50"], row["p95"]) for row in ask("first_content")}
     yield Finding("time to first content: the usage log", found, wanted)
 
@@ -350,8 +352,8 @@ def health_now(ask: Ask, books: Books) -> Iterator[Finding]:
     yield Finding("answered", number(figures["Answered"]), Near(100 * endings["answered"] / total, 0.005001))
     yield Finding("failed", number(figures["Failed"]), Near(100 * endings["failed"] / total, 0.005001))
     yield Finding("slowest", number(figures["Slowest 5 %"]), replace(seconds(waits, 95), by=0.00601))
-    yield Finding("spent", number(figures["Spent"]), Near(books.total["cost_nano_usd"] / NANO, 0.005001))
-    yield Finding("waiting", number(figures["Oldest waiting"]), 0.0)
+    usd = books.total["cost_nano_usd"] / NANO
+    yield Finding("spent", number(figures["Spent"]), Near(usd, 0.0000501 if usd < 1 else 0.00501))
 
 
 def number(figure: str) -> float:

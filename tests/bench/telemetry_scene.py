@@ -28,6 +28,7 @@ from shared.core import semconv
 from shared.core.health import BreakerState
 from shared.core.records import RequestRecord
 from shared.core.registry import Secret
+from shared.core.semconv import Instrument
 from shared.core.telemetry import Destination, TelemetryOptions
 from shared.settings import Settings
 from shared.usage import rows as usage_rows
@@ -48,6 +49,8 @@ PAUSE: Final = 0.1
 """Seconds between requests while providers are down."""
 REFUSED: Final = 8
 BACKGROUND: Final = 4
+BACKGROUND_MS: Final = 1_500
+"""How long what is done in the background takes: long enough to be told of."""
 TINY: Final = "tiny"
 MODELS: Final = ("main", "main", "spare", "main", "claude", "main", "vectors", "main", "spare", "main")
 FAULTS: Final[Mapping[str, Sequence[dict[str, Any] | None]]] = {
@@ -75,6 +78,8 @@ class Gateway:
     tell: Callable[[], Awaitable[None]]
     told: Callable[[], Iterable[Envelope]]
     """What has come to the ingestion endpoint."""
+    tell_now: Callable[[], Awaitable[None]] | None = None
+    """Has it tell how budgets and queues stand at this moment, where that is possible."""
 
     async def call(self, method: str, path: str, body: Any = None, *, key: str = "", **headers: str) -> tuple[int, Any]:
         """Return status and JSON; of a stream, its text."""
@@ -120,11 +125,15 @@ async def in_process(folder: Path, ingestion: Ingestion) -> AsyncIterator[Gatewa
         assert isinstance(edge.gateway.telemetry, Pipeline)
         edge.gateway.telemetry._pace = PACE
 
-        async def tell() -> None:
-            await edge.gateway.ledger.flush()
+        async def tell_now() -> None:
+            edge.gateway.chains._queue = None  # what it counted some seconds ago
             await gauges.tell(edge.gateway)
 
-        yield Gateway(edge.url, KEY, edge.simulator, edge.session, tell, lambda: ingestion.of("MetricData"))
+        async def tell() -> None:
+            await edge.gateway.ledger.flush()
+            await tell_now()
+
+        yield Gateway(edge.url, KEY, edge.simulator, edge.session, tell, partial(ingestion.of, "MetricData"), tell_now)
 
 
 @contextlib.asynccontextmanager
@@ -240,13 +249,16 @@ async def _providers_down(gateway: Gateway, books: Books, key: str) -> None:
 
 
 def _told_open(gateway: Gateway) -> set[str]:
-    base = [envelope["data"]["baseData"] for envelope in gateway.told()]
-    told = [(data["metrics"][0], data["properties"]) for data in base]
-    return {
-        properties[semconv.DEPLOYMENT]
-        for point, properties in told
-        if point["name"] == semconv.BREAKER.name and point["value"] == gauges.BREAKER_VALUES[BreakerState.OPEN]
-    }
+    opened = gauges.BREAKER_VALUES[BreakerState.OPEN]
+    return {properties[semconv.DEPLOYMENT] for properties, value in _told(gateway, semconv.BREAKER) if value == opened}
+
+
+def _told(gateway: Gateway, instrument: Instrument) -> list[tuple[Mapping[str, str], float]]:
+    """Return the properties and values of a gauge that have come to the ingestion endpoint."""
+    every = [envelope["data"]["baseData"] for envelope in gateway.told()]
+    return [
+        (data["properties"], data["metrics"][0]["value"]) for data in every if data["metrics"][0]["name"] == instrument.name
+    ]
 
 
 async def _over_budget(gateway: Gateway, books: Books, key: str) -> None:
@@ -256,14 +268,19 @@ async def _over_budget(gateway: Gateway, books: Books, key: str) -> None:
 
 
 async def _in_background(gateway: Gateway, books: Books, key: str) -> None:
-    """Requests that nobody waits for."""
+    """Requests that nobody waits for; while they are under way, that is told."""
+    gateway.simulator.script({"profile": "reserve", "latency_ms": BACKGROUND_MS})
     begun = []
     for number in range(BACKGROUND):
         body = _body(number, "spare", stream=False)
         status, made = await gateway.call("POST", "/v1/chat/completions", body, key=key, prefer="respond-async")
         assert status == 202, made
         begun.append(made["id"])
+    if gateway.tell_now is not None:
+        await gateway.tell_now()
     async with asyncio.timeout(PATIENCE):
+        while gateway.tell_now is not None and not any(value for _, value in _told(gateway, semconv.QUEUE_DEPTH)):
+            await asyncio.sleep(LOOK_SECONDS)
         for chain in begun:
             while (answer := await gateway.call("GET", f"/v1/chains/{chain}", key=key))[0] == 202:
                 await asyncio.sleep(LOOK_SECONDS)

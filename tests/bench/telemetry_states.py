@@ -14,7 +14,7 @@ from typing import Any, Final
 from shared.core import semconv
 from shared.core.records import SUCCEEDED
 from tests.bench.telemetry_checks import CHECKS as OTHERS
-from tests.bench.telemetry_checks import NANO, Ask, Finding, Near, attempts, binned, ending, nano, seconds
+from tests.bench.telemetry_checks import NANO, Ask, Finding, Near, attempts, binned, ending, health_now, nano, number, seconds
 from tests.bench.telemetry_scene import Books
 from tests.kusto.query import table
 from tests.kusto.scope import Table
@@ -78,6 +78,7 @@ class States:
             self.breakers_open,
             self.budget_forecast,
             self.budget_share,
+            self.health_now,
             self.ingestion,
             self.queue_age,
             self.queue_depth,
@@ -211,6 +212,13 @@ class States:
         yield Finding("seconds waited: what was told", [row["oldest_seconds"] for row in ask("alert_queue_age")], [wanted])
         later = books.ended + timedelta(hours=1)
         yield Finding("an hour later", list(ask("alert_queue_age", now=later)), [])
+
+    def health_now(self, ask: Ask, books: Books) -> Iterator[Finding]:
+        """The figures at the top, with that of the queue."""
+        yield from health_now(ask, books)
+        waited = max(point.value for point in self._of(semconv.QUEUE_AGE.name, books.ended - LOOK_BACK, books.ended))
+        (shown,) = [row["value"] for row in ask("health_now") if row["figure"] == "Oldest waiting"]
+        yield Finding("waiting: what was told", number(shown), Near(waited, 0.501))
 
     # ---- other alerts ----------------------------------------------------------------------------------------------------
 
