@@ -93,6 +93,10 @@ def _terraform(work: Path) -> list[Result]:
         for action in ("validate", "test"):
             if results[-1].well:
                 results.append(_run(f"terraform {action}", [*command, action, "-no-color"], environment))
+        for example in sorted((tree / "examples").glob("*.tfvars")):
+            if results[-1].well:
+                told = ["test", "-no-color", "-filter=tests/examples.tftest.hcl", f"-var-file=examples/{example.name}"]
+                results.append(_run(f"terraform test, {example.name}", [*command, *told], environment))
     return results
 
 

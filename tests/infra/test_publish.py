@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,21 +18,19 @@ import pytest
 from deploy.__main__ import main
 from deploy.target import OUTPUTS
 
-# What `az` was asked, a line of JSON for each call; it refuses what `refused` names, and tells the app which package it got.
-AZ = """#!/usr/bin/env python3
-import json, pathlib, sys
-home = pathlib.Path(__file__).parent
-with (home / "asked").open("a") as log:
-    log.write(json.dumps(sys.argv[1:]) + "\\n")
-refused = home / "refused"
-if refused.exists() and refused.read_text() in sys.argv:
-    sys.exit("Please run 'az login' to setup account.")
-if "--src" in sys.argv:
-    (home / "served").write_text(pathlib.Path(sys.argv[sys.argv.index("--src") + 1]).stem)
+# What `az` was asked, a line for each call; it refuses what `refused` names, and tells the app which package it got.
+AZ = """#!/bin/sh
+cd "$(dirname "$0")"
+printf '%s\\t' "$@" >> asked
+echo >> asked
+for part in "$@"; do
+  if [ -f refused ] && [ "$part" = "$(cat refused)" ]; then echo "Please run 'az login' to setup account." >&2; exit 1; fi
+  if [ "$before" = --src ]; then printf '%s' "$(basename "$part" .zip)" > served; fi
+  before=$part
+done
 """
-TERRAFORM = """#!/usr/bin/env python3
-import pathlib
-print((pathlib.Path(__file__).parent / "outputs").read_text())
+TERRAFORM = """#!/bin/sh
+cat "$(dirname "$0")/outputs"
 """
 
 
@@ -46,7 +47,7 @@ class Azure:
     def calls(self) -> list[list[str]]:
         """Return what the Azure CLI was asked."""
         log = self.home / "asked"
-        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+        return [line.rstrip("\t").split("\t") for line in log.read_text().splitlines()] if log.exists() else []
 
     def run(self, *arguments: str) -> int:
         """Run the tool."""
@@ -172,3 +173,24 @@ def test_what_is_missing_is_said(azure: Azure, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("PATH", str(azure.root))
     assert 1 == azure.run("health")
     assert "`terraform` is not installed" in capsys.readouterr().err
+
+
+def test_the_workflow_connects_terraform_to_its_state(azure: Azure) -> None:
+    """The backend is written beside the configuration, variables as they are given; what is missing is said by name."""
+    script = azure.root / "deploy" / "connect.sh"
+    script.parent.mkdir()
+    shutil.copy(Path(__file__).resolve().parents[2] / "deploy" / "connect.sh", script)
+    _tool(azure.home / "terraform", '#!/bin/sh\necho "$@" > "$(dirname "$0")/asked"\n')
+    given = {"TFSTATE_RESOURCE_GROUP": "rg", "TFSTATE_STORAGE_ACCOUNT": "st", "TFVARS": 'environment = "$(touch oops)"'}
+
+    done = subprocess.run([script], env={**os.environ, **given}, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "TFSTATE_CONTAINER" in done.stderr
+
+    subprocess.run([script], env={**os.environ, **given, "TFSTATE_CONTAINER": "tfstate"}, check=True)
+    folder = azure.root / "infra" / "terraform"
+    assert 'backend "azurerm" {}' in (folder / "backend_override.tf").read_text()
+    assert 'environment = "$(touch oops)"\n' == (folder / "environment.auto.tfvars").read_text()
+    asked = (azure.home / "asked").read_text()
+    assert "-backend-config=container_name=tfstate -backend-config=key=switchyard.tfstate" in asked
+    assert "use_azuread_auth=true" in asked

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from tests.node_package import install
@@ -40,18 +39,20 @@ def _zizmor(path: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
-@pytest.mark.parametrize("check", [_actionlint, _zizmor])
-def test_the_workflows_are_well_formed_and_safe(check: Any, tmp_path: Path) -> None:
-    """Schema, expressions, contexts; injections, credentials left behind, unpinned actions. A broken one is noticed."""
-    done = check(FOLDER / "*.yml" if check is _actionlint else FOLDER)
+def test_the_workflows_are_well_formed() -> None:
+    """Keys, expressions, contexts, what needs what, and shell: what actionlint knows of GitHub's workflows."""
+    done = _actionlint(FOLDER / "*.yml")
     assert done.returncode == 0, done.stdout + done.stderr
 
-    broken = (FOLDER / "deploy.yml").read_text(encoding="utf-8")
-    broken = broken.replace("needs: check", "needs: chekc").replace(
-        "run: make deploy", "run: echo ${{ github.head_ref }} ${{ nothing.at.all }}"
-    )
-    (tmp_path / "broken.yml").write_text(broken, encoding="utf-8")
-    assert check(tmp_path / "broken.yml").returncode != 0
+
+def test_the_workflows_are_safe(tmp_path: Path) -> None:
+    """No injection, no credentials left behind, no unpinned action; an unsafe one is noticed."""
+    done = _zizmor(FOLDER)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    unsafe = (FOLDER / "deploy.yml").read_text(encoding="utf-8").replace("run: make deploy", "run: echo ${{ github.head_ref }}")
+    (tmp_path / "unsafe.yml").write_text(unsafe, encoding="utf-8")
+    assert _zizmor(tmp_path / "unsafe.yml").returncode != 0
 
 
 def test_every_action_is_pinned_by_a_commit_and_named_by_its_release() -> None:
