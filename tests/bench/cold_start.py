@@ -58,8 +58,12 @@ async def _serve(handler: Any, took: dict[str, tuple[float, float]]) -> None:
     headers = [(b"authorization", f"Bearer {KEY}".encode()), (b"content-type", b"application/json")]
     scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "query_string": b"", "headers": headers}
 
+    bodies = [body]
+
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
+        if not bodies:
+            await asyncio.Event().wait()  # a client that stays until it is answered
+        return {"type": "http.request", "body": bodies.pop(), "more_body": False}
 
     _mark(STAGES[1])
     began = _now()
