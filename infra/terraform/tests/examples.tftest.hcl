@@ -27,12 +27,3 @@ run "applies" {
     error_message = "An applied installation has an address and a function app."
   }
 }
-
-run "planning_again" {
-  command = plan
-
-  assert {
-    condition     = output.resource_group_name == "rg-${local.name}"
-    error_message = "A second plan of the same values must go through."
-  }
-}
