@@ -126,6 +126,7 @@ def _costs(parsed: argparse.Namespace) -> None:
 def _make(package: Package, history: History) -> Path:
     path = history.path(package.build)
     size = package.write(path)
+    history.forget()
     for name, count, weight in package.listing():
         print(f"{weight:>10,} bytes  {name}" + (f" ({count} files)" if name.endswith("/") else ""))
     print(f"{package.size:>10,} bytes in {len(package.files)} files; {size:,} zipped: {path}")

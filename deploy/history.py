@@ -42,12 +42,16 @@ class History:
         return next((one for one in reversed(builds) if one != build), None)
 
     def add(self, build: str, app: str) -> None:
-        """Write down that a package serves, and forget the oldest ones."""
+        """Write down that a package serves."""
         now = Published(build, app)
         kept = [*(one for one in self._read() if one != now), now][-KEPT * 4 :]
         self._folder.mkdir(parents=True, exist_ok=True)
         self._list.write_text(json.dumps([asdict(one) for one in kept], indent=1), encoding="utf-8")
-        needed = {one.build for one in reversed(kept[-KEPT:])}
+        self.forget()
+
+    def forget(self) -> None:
+        """Delete old packages: neither among the last that were made nor among the last that served."""
+        needed = {one.build for one in self._read()[-KEPT:]}
         for path in sorted(self._folder.glob("*.zip"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
             if path.stem not in needed:
                 path.unlink()

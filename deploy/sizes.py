@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from deploy import programs
+from deploy.errors import DeployError
 from deploy.package import requirements
 
 AIM: Final = 40_000_000
@@ -58,5 +59,9 @@ def _bytes(url: str) -> int:
     if url.startswith("file://"):
         return Path(url.removeprefix("file://")).stat().st_size
     request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - the package index's own link
-    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - as above
-        return int(answer.headers["content-length"])
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - as above
+            return int(answer.headers["content-length"])
+    except OSError as error:
+        message = f"The package index does not say how large {url.rsplit('/', 1)[-1]} is: {error}"
+        raise DeployError(message) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 import sys
 import zipfile
@@ -53,6 +54,8 @@ def test_the_package_is_the_app_and_nothing_else() -> None:
     ]
     kinds = {Path(name).suffix for name in package.files if name.startswith(("functions/", "shared/"))}
     assert kinds <= {".py", ".html", ".js", ".css", ".json", ".gz", ".txt", ".svg"}
+    outside = re.compile(rb"^\s*(?:import|from) (?:deploy|local|tests)\b", re.MULTILINE)
+    assert [] == [name for name, content in package.files.items() if name.endswith(".py") and outside.search(content)]
     assert not [name for name in package.files if "__pycache__" in name or "/." in name or name.startswith(".")]
 
 

@@ -134,6 +134,19 @@ def test_going_back_publishes_the_package_before(azure: Azure, capsys: pytest.Ca
     assert first == (azure.home / "served").read_text()
 
 
+def test_only_the_last_packages_are_kept(azure: Azure) -> None:
+    """Those that served among them: making packages must not push out the one to go back to."""
+    assert 0 == azure.run("publish")
+    first = (azure.home / "served").read_text()
+    for number in range(8):
+        azure.change(str(number))
+        assert 0 == azure.run("package")
+
+    kept = {path.stem for path in (azure.root / ".switchyard" / "packages").glob("*.zip")}
+    assert first in kept
+    assert len(kept) == 6
+
+
 def test_a_package_that_does_not_come_up_says_how_to_go_back(azure: Azure, capsys: pytest.CaptureFixture[str]) -> None:
     """The endpoint may answer from the old package for ever: that is not well."""
     assert 0 == azure.run("publish")
