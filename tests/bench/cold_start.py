@@ -93,11 +93,11 @@ def _since(began: tuple[float, float]) -> tuple[float, float]:
 
 
 def _hold_telemetry() -> None:
-    """Let telemetry be loaded when it is closed, however long this process is held up before."""
+    """Let telemetry be loaded when it is closed, however long this process is held up before, and then take its time."""
     if os.environ["SWITCHYARD_TELEMETRY"] != "off":
         from shared.adapters.telemetry import pipeline  # noqa: PLC0415 - the gateway would load it now
 
-        pipeline.Pace.__init__.__defaults__ = (3600.0, *(pipeline.Pace.__init__.__defaults__ or ())[1:])
+        pipeline.Pace.__init__.__defaults__ = (3600.0, 1.0, 5.0, 60.0)
 
 
 def _mark(stage: str) -> None:
