@@ -109,14 +109,17 @@ class States:
         yield Finding("openings: what was told", found, wanted)
         lengths = {name: (last - first) // MINUTE + 1 for name, (first, last) in wanted.items()}
         yield Finding("minutes", {row["deployment"]: row["minutes"] for row in rows}, lengths)
-        yield Finding("told open, never seen open by GET /v1/metrics", set(found) - set(books.open_seen), set())
-        early = [
+        failed: defaultdict[str, list[datetime]] = defaultdict(list)
+        for _, attempt in attempts(books):
+            if attempt.outcome != SUCCEEDED:  # may have opened it for less than a look's time
+                failed[attempt.deployment].append(datetime.fromtimestamp(attempt.started_at, UTC))
+        groundless = [
             (name, str(time))
             for name, times in self._open().items()
             for time in times
-            if not any(time - STALE <= seen <= time for seen in books.open_seen.get(name, ()))
+            if not any(time - STALE <= seen <= time for seen in (*books.open_seen.get(name, ()), *failed[name]))
         ]
-        yield Finding("told open when GET /v1/metrics did not say so", early, [])
+        yield Finding("told open although GET /v1/metrics did not say so and nothing failed", groundless, [])
         yield Finding("the providers that the script took down", {"east/main-east", "last/claude"} <= set(found), True)
 
     def breakers_open(self, ask: Ask, books: Books) -> Iterator[Finding]:
