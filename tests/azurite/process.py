@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import fcntl
 import hmac
 import json
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +20,8 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
+
+from tests import node_package
 
 HERE = Path(__file__).resolve().parent
 MAIN = HERE / "node_modules" / "azurite" / "dist" / "src" / "table" / "main.js"
@@ -131,30 +131,7 @@ class Azurite:
 
 def install() -> None:
     """Install the pinned version unless it is here; raise `RuntimeError` when that can't be done. Processes take turns."""
-    with (Path(tempfile.gettempdir()) / "switchyard-azurite.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        here = _installed() == _pinned()
-        for program in ["node"] if here else ["node", "npm"]:
-            if shutil.which(program) is None:
-                message = f"This needs {program}: it runs against Azurite, a Node program. Install Node.js 22, or 20."
-                raise RuntimeError(message)
-        if here:
-            return
-        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline", "--loglevel=error"]
-        done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)  # noqa: S603
-        if done.returncode != 0 or _installed() != _pinned():
-            message = f"Azurite can't be installed. `npm ci` in tests/azurite said: {done.stderr.strip()[-500:]}"
-            raise RuntimeError(message)
-
-
-def _pinned() -> str:
-    return str(json.loads((HERE / "package.json").read_text(encoding="utf-8"))["dependencies"]["azurite"])
-
-
-def _installed() -> str | None:
-    with contextlib.suppress(OSError):
-        return str(json.loads((HERE / "node_modules" / "azurite" / "package.json").read_text(encoding="utf-8"))["version"])
-    return None
+    node_package.install(HERE, "azurite", "it runs against Azurite, a Node program")
 
 
 def _ask(method: str, url: str) -> bytes:

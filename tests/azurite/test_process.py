@@ -9,6 +9,7 @@ import pytest
 
 from tests.azurite import process
 from tests.azurite.process import Azurite
+from tests.node_package import installed, pinned
 
 
 def test_without_node_the_tests_fail_and_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -23,7 +24,7 @@ def test_the_installed_version_is_the_pinned_one() -> None:
     """What runs is what package.json says."""
     process.install()
 
-    assert process._installed() == process._pinned()
+    assert installed(process.HERE, "azurite") == pinned(process.HERE, "azurite")
 
 
 def test_it_ends_when_it_is_told_to(tmp_path: Path) -> None:
