@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
+import yaml
 
-from tests.bench.telemetry_run import asked, differences, findings, play, setting, texts
+from tests.bench.telemetry_run import QUERIES, asked, differences, findings, play, setting, texts
 from tests.kusto.official import Analysis, analyse
 
 REQUESTS: Final = 90
@@ -20,30 +22,76 @@ PLANTED: Final = {
     "a dynamic key": 'AppMetrics | summarize count() by Properties["gateway.project"]',
 }
 """Mistakes."""
+NUMBERS: Final = frozenset({"real", "long", "int"})
+TYPES: Final = {"time": frozenset({"datetime"}), "state": frozenset({"string"})}
+"""How the workbook shows a column → what it may be; numbers for all else."""
+TERRAFORM: Final = QUERIES.parent
+
+
+def in_workbook() -> dict[str, str]:
+    """Return the queries as the portal asks them for the workbook, with its choices filled in."""
+    lines = {"since": "datetime(2026-11-22T10:00:00.000Z)", "until": "datetime(2026-11-23T10:00:00.000Z)"}
+    chosen = lines | {"in_project": '"shop"', "of_model": '"big"'}
+    found = texts()
+    for name in found:
+        for line, value in chosen.items():
+            if f"let {line} " in found[name]:
+                found[name] = setting(found[name], line, value)
+    return {f"{name}, in the workbook": text for name, text in found.items()}
+
+
+def items() -> list[dict[str, Any]]:
+    """Return what the workbook shows."""
+    plan = yaml.safe_load((TERRAFORM / "workbook" / "workbook.yaml").read_text(encoding="utf-8"))
+    return [item for tab in plan["tabs"] for item in tab["items"] if "query" in item]
 
 
 @pytest.fixture(scope="module")
 def read() -> dict[str, Analysis]:
     """Return the queries as the language service reads them, and the mistakes: one run of it for all."""
-    return analyse({**asked(), **PLANTED})
+    return analyse({**asked(), **in_workbook(), **PLANTED})
 
 
 def test_every_query_is_one_that_a_workspace_takes(read: dict[str, Analysis]) -> None:
     """Tables, columns, functions and types are those that Microsoft documents; what does not exist is noticed."""
-    assert {} == {name: read[name].problems for name in asked() if read[name].problems}
+    right = {**asked(), **in_workbook()}
+
+    assert {} == {name: read[name].problems for name in right if read[name].problems}
     assert [] == [name for name in PLANTED if not read[name].problems]
 
 
-def test_every_query_says_what_it_answers_and_what_can_be_set() -> None:
-    """The first line is the question; a line that Terraform replaces is there once, or the query has no such setting."""
-    settable = {"since": "ago(1h)", "until": "now()", "in_project": '"shop"', "of_model": '"big"'}
+def test_the_workbook_shows_columns_that_there_are(read: dict[str, Analysis]) -> None:
+    """Each is of the type it is shown as; a chart has a number to draw."""
+    for item in items():
+        columns = dict(read[item["query"]].columns)
+        for name, look in item.get("columns", {}).items():
+            assert columns.get(name) in TYPES.get(look.get("as"), NUMBERS if "as" in look else {columns.get(name)}), (
+                item,
+                name,
+            )
+            assert name in columns, (item["query"], name)
+        assert {item[part] for part in ("value", "group") if part in item} <= set(columns), item["query"]
+        assert item["show"] == "table" or NUMBERS & set(columns.values()), item["query"]
 
-    for name, text in texts().items():
-        assert text.startswith("// "), name
-        assert "?" in text.splitlines()[0], name
-        for setting_name, value in settable.items():
-            if f"let {setting_name} " in text:
-                setting(text, setting_name, value)
+
+def test_alerts_look_at_columns_that_there_are(read: dict[str, Analysis]) -> None:
+    """What is measured is a number; what alerts are told apart by is a text."""
+    rule = r'query = "(\w+)", measure = (?:"(\w+)"|null), dimension = (?:"(\w+)"|null)'
+    rules = re.findall(rule, (TERRAFORM / "alerts.tf").read_text(encoding="utf-8"))
+
+    assert {name for name in texts() if name.startswith("alert_")} == {query for query, _, _ in rules}
+    for query, measure, dimension in rules:
+        columns = dict(read[query].columns)
+        assert not measure or columns[measure] in NUMBERS, (query, measure)
+        assert not dimension or columns[dimension] == "string", (query, dimension)
+
+
+def test_queries_are_in_their_files_only() -> None:
+    """What Terraform's other files ask, nobody would check."""
+    tables = re.compile(r"\bApp(Metrics|Dependencies|Traces|Exceptions|Requests)\b")
+    elsewhere = [path for path in TERRAFORM.rglob("*") if path.suffix in {".tf", ".json", ".yaml", ".tftpl"} and path.is_file()]
+
+    assert [] == [path.name for path in elsewhere if tables.search(path.read_text(encoding="utf-8"))]
 
 
 async def test_every_query_gives_what_is_true_of_a_run(tmp_path: Path, read: dict[str, Analysis]) -> None:
