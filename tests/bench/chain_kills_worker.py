@@ -30,7 +30,7 @@ from shared.settings import Settings
 
 LONG = 3600.0
 TIMERS = 3
-"""Recovery's timer is due so often in the time after which a session is taken for dead: every 10 s of 30 s, as shipped."""
+"""Recovery is due so often in the time after which a session is taken for dead: every 10 s of 30 s, as on one machine."""
 QUIET_SECONDS = 0.3
 """Before a process is stopped: in the middle of a write to SQLite it would keep its lock, and everybody from the file."""
 LIFE_SECONDS = 600.0

@@ -1,4 +1,4 @@
-"""The timer that starts chains which were stored and never started."""
+"""What the timer does about chains which were stored and never started."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ async def test_what_nobody_started_is_started(edge: Edge) -> None:
     stored = replace(fresh, started_at=None, ended_at=None, answer=None, cost=None, attempts=0, status={}, etag="")
     await chains.create(stored, body, await chains.trace(like.id))
 
-    (sweep,) = (timer for timer in functions().timers if timer.name == "sweep_chains")
-    await sweep.bound(edge.engine)(SimpleNamespace(past_due=False))
+    (timer,) = functions().timers
+    await timer.bound(edge.engine)(SimpleNamespace(past_due=False))
     async with asyncio.timeout(60):
         while (reply := await edge.get(f"/v1/chains/{stored.id}")).status == 202:
             await asyncio.sleep(0.02)
