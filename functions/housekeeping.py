@@ -1,8 +1,8 @@
 """What is to be done without a request, and how often: probes, recovery, alerts, sweeps, gauges, roll-ups.
 
 One timer does it all, once a minute: Azure bills every run for a second at least, and gives every timer function instances of
-its own, so that a timer for each chore would cost more than all else of an idle gateway. A host to which runs cost nothing may run
-it more often: then each chore is due in its own time.
+its own, so that a timer for each chore would cost more than all else of an idle gateway. A host to which runs cost nothing may
+run it more often: then each chore is due in its own time.
 """
 
 from __future__ import annotations
