@@ -131,13 +131,17 @@ class InstrumentKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """A metric. ``unit`` is UCUM's; annotations in braces are counts of that. ``attributes`` are the most it is told with."""
+    """A metric. ``unit`` is UCUM's; annotations in braces are counts of that. ``attributes`` are the most it is told with.
+
+    A gauge with ``peak`` tells the most that was seen since it told last: what lasts a moment would be missed otherwise.
+    """
 
     name: str
     kind: InstrumentKind
     unit: str
     description: str
     attributes: tuple[str, ...] = ()
+    peak: bool = False
 
 
 _WHO: Final = (PROJECT, KEY_ID)
@@ -203,8 +207,9 @@ BREAKER: Final = Instrument(
     "gateway.breaker.state",
     InstrumentKind.GAUGE,
     "1",
-    "A deployment's circuit breaker at this instance: 0 closed, 1 half open, 2 open.",
+    "A deployment's circuit breaker at this instance, the worst since last told: 0 closed, 1 half open, 2 open.",
     (DEPLOYMENT, REQUEST_MODEL, PROVIDER, REGION),
+    peak=True,
 )
 _OF_BUDGETS: Final = (BUDGET, PROJECT, CYCLE)
 BUDGET_LIMIT: Final = Instrument(

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from shared.core.failures import FailureKind
+from shared.core.records import LOST
 from shared.ledger import rows
-from shared.recovery import LOST
 from tests.bench.audit import MAY_BREAK, NEVER_SENT, PROBER, Received, Verdict, price_of, prices
 from tests.bench.money.books import Attempt, Books
 from tests.bench.spend_scene import LATE, Kill, Sample, Told

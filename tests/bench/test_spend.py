@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from shared.core.budgets import Account
+from shared.core.records import LOST
 from shared.ledger.rows import AccountKey, Head, IntentRow, IntentState
-from shared.recovery import LOST
 from tests.bench.audit import Received, Verdict
 from tests.bench.client import Answer
 from tests.bench.money.books import AccountBooks, Attempt, Books

@@ -14,9 +14,10 @@ from shared.chains import Chain, ClaimState, State
 from shared.core.errors import (
     StorageUnavailableError,
 )
+from shared.core.records import LOST
 from shared.core.registry import Registry
 from shared.ledger import IntentState
-from shared.recovery import LOST, recover
+from shared.recovery import recover
 from tests.chains.inline import InlineEngine, read_chat
 from tests.chains.test_background import BOUND, PAID, found, given, stored
 from tests.executor.conftest import Bench

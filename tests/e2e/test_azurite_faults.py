@@ -13,9 +13,10 @@ import aiohttp
 import pytest
 
 from local.simulator import Simulator, start_simulator
+from shared.core.records import LOST
 from shared.gateway import Gateway
 from shared.ledger import Ledger, LedgerPolicy
-from shared.recovery import LOST, recover
+from shared.recovery import recover
 from shared.usage import UsageQuery
 from tests.azurite.process import Azurite
 from tests.e2e.test_azurite import HELLO, User, at_host, beside, made, user

@@ -148,12 +148,12 @@ async def test_the_latest_value_of_a_gauge_is_told_again_and_again() -> None:
     """One row for each set of attributes and export."""
     with Ingestion() as ingestion:
         async with telling(to_azure(ingestion, metric_interval=0.05)) as telemetry:
-            telemetry.gauge([Measurement(semconv.BREAKER, 0, {semconv.DEPLOYMENT: name}) for name in ("a", "b")])
-            telemetry.gauge([Measurement(semconv.BREAKER, 2, {semconv.DEPLOYMENT: "b"})])
-            await until(lambda: len(metric(ingestion, semconv.BREAKER)) >= 4)
-        points = metric(ingestion, semconv.BREAKER)
+            telemetry.gauge([Measurement(semconv.BUDGET_SPENT, 5, {semconv.BUDGET: name}) for name in ("a", "b")])
+            telemetry.gauge([Measurement(semconv.BUDGET_SPENT, 2, {semconv.BUDGET: "b"})])
+            await until(lambda: len(metric(ingestion, semconv.BUDGET_SPENT)) >= 4)
+        points = metric(ingestion, semconv.BUDGET_SPENT)
 
-    assert {("a", 0), ("b", 2)} == {(properties[semconv.DEPLOYMENT], point["value"]) for point, properties in points}
+    assert {("a", 5), ("b", 2)} == {(properties[semconv.BUDGET], point["value"]) for point, properties in points}
 
 
 async def test_the_exporter_talks_to_the_ingestion_endpoint_and_to_nobody_else() -> None:

@@ -176,6 +176,22 @@ def test_a_gauge_that_nobody_refreshes_is_forgotten() -> None:
         telemetry.close()
 
 
+def test_a_breaker_that_was_open_for_a_moment_is_told_once() -> None:
+    """It opened and closed between two exports: the first of them says so, the second does not say it again."""
+    where = {semconv.DEPLOYMENT: "a"}
+    with Ingestion() as ingestion:
+        telemetry = pipeline.Pipeline(
+            to_azure(ingestion), FakeClock(), "i", open_exporters=pytest.fail, entropy=lambda: 1, pace=Pace(3600, 1, 1, 1)
+        )
+        telemetry._listening = False
+        for state in (0, 2, 1, 0):
+            telemetry.gauge([Measurement(semconv.BREAKER, state, where)])
+        told = [[measurement.value for measurement in telemetry._latest(semconv.BREAKER)] for _ in range(2)]
+        telemetry.close()
+
+    assert [[2], [0]] == told
+
+
 class HostHandler(logging.Handler):
     """Stands in for the Functions worker's handler, which is known by its module."""
 

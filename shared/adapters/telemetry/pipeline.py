@@ -40,6 +40,9 @@ BREATH: Final = 0.0001
 GAUGE_KEPT: Final = 180.0
 """Seconds for which a gauge's value is told again. Any longer, and an instance that looks no more contradicts one that does."""
 
+_Series = tuple[str, frozenset[tuple[str, Attribute]]]
+"""A gauge's name and the attributes of one of its values."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pace:
@@ -71,7 +74,8 @@ class Pipeline:
         self._open_exporters = open_exporters
         self._entropy = entropy
         self._pace = pace
-        self._gauges: dict[tuple[str, frozenset[tuple[str, Attribute]]], tuple[Measurement, float]] = {}
+        self._gauges: dict[_Series, tuple[Measurement, float]] = {}
+        self._peaks: dict[_Series, Measurement] = {}
         self._handler = LineHandler(self._tell)
         self._filter = HostFilter(self._lines_flow)
         self._closed = False
@@ -115,6 +119,9 @@ class Pipeline:
         for measurement in measurements:
             key = (measurement.instrument.name, frozenset(measurement.attributes.items()))
             self._gauges[key] = (measurement, now)
+            if measurement.instrument.peak:
+                known = self._peaks.get(key)
+                self._peaks[key] = measurement if known is None or known.value < measurement.value else known
         if self._listening:
             self._begin()
 
@@ -205,5 +212,6 @@ class Pipeline:
         for key, (measurement, told_at) in list(self._gauges.items()):
             if told_at < oldest:
                 self._gauges.pop(key, None)
+                self._peaks.pop(key, None)
             elif measurement.instrument is instrument:
-                yield measurement
+                yield self._peaks.pop(key, measurement)
