@@ -15,6 +15,8 @@ from shared.core.chat import Chunk, Json
 MAX_TEXT: Final = 8_000
 """Characters of a JSON text: Azure Monitor cuts an attribute off at 8,192."""
 _MAX_PARTS: Final = 200
+_MAX_WORD: Final = 32
+"""Characters of what should be one of a few words: a role, a type, why an answer ended."""
 _ROOM: Final = 200
 """Characters of JSON around a message's text."""
 
@@ -51,7 +53,8 @@ class Heard:
     def note(self, chunk: Chunk) -> None:
         """Take one event in."""
         for choice in chunk.payload.get("choices") or ():
-            index, text = choice.get("index", 0), _object(choice.get("delta")).get("content")
+            index, text = choice.get("index"), _object(choice.get("delta")).get("content")
+            index = index if isinstance(index, int) else 0
             if isinstance(text, str) and self._left > 0:
                 self._texts.setdefault(index, []).append(text[: self._left])
                 self._left -= len(text)
@@ -67,15 +70,16 @@ class Heard:
 
 def _choice(message: Json, finish_reason: object) -> _Message:
     parts = _parts(message.get("content"))
-    for call in message.get("tool_calls") or ():
+    calls = message.get("tool_calls")
+    for call in calls[:_MAX_PARTS] if isinstance(calls, list) else ():
         function = _object(_object(call).get("function"))
         parts.append({"type": "tool_call", "name": str(function.get("name")), "content": str(function.get("arguments"))})
     made = _message("assistant", parts)
-    return {**made, "finish_reason": finish_reason} if isinstance(finish_reason, str) else made
+    return {**made, "finish_reason": _word(finish_reason)} if isinstance(finish_reason, str) else made
 
 
 def _message(role: str, parts: list[_Message]) -> _Message:
-    return {"role": role[:32], "parts": parts}
+    return {"role": _word(role), "parts": parts}
 
 
 def _parts(content: object) -> list[_Message]:
@@ -91,7 +95,11 @@ def _part(one: object) -> _Message:
         return {"type": "text", "content": one}
     part = _object(one)
     text = part.get("text")
-    return {"type": "text", "content": text} if isinstance(text, str) else {"type": str(part.get("type", "other"))[:32]}
+    return {"type": "text", "content": text} if isinstance(text, str) else {"type": _word(str(part.get("type", "other")))}
+
+
+def _word(text: str) -> str:
+    return text[:_MAX_WORD]
 
 
 def _object(value: object) -> Json:

@@ -84,3 +84,17 @@ def test_long_streams_are_bounded() -> None:
 
     assert len(heard.text()) <= MAX_TEXT
     assert isinstance(json.loads(heard.text()), list)
+
+
+def test_an_answer_that_makes_no_sense_is_told_as_far_as_it_does() -> None:
+    """It was paid for and its caller gets it: that the operator wants to read along must not fail it."""
+    heard = Heard()
+    for index in (None, [1], "0", 1):
+        heard.note(Chunk({"choices": [{"index": index, "delta": {"content": "a"}, "finish_reason": "s" * 9_000}]}))
+
+    assert ["aaa", "a"] == [one["parts"][0]["content"] for one in json.loads(heard.text())]
+    for calls in (True, 5, {"function": {}}, [None, 3, {"function": 3}]):
+        whole = {"choices": [{"message": {"content": "a", "tool_calls": calls}, "finish_reason": "s" * 9_000}]}
+        (told,) = json.loads(answered(whole))
+        assert "a" == told["parts"][0]["content"]
+        assert len(answered(whole)) <= MAX_TEXT
