@@ -93,7 +93,8 @@ def test_an_answer_that_makes_no_sense_is_told_as_far_as_it_does() -> None:
         heard.note(Chunk({"choices": [{"index": index, "delta": {"content": "a"}, "finish_reason": "s" * 9_000}]}))
 
     assert ["aaa", "a"] == [one["parts"][0]["content"] for one in json.loads(heard.text())]
-    for calls in (True, 5, {"function": {}}, [None, 3, {"function": 3}]):
+    senseless: tuple[Any, ...] = (True, 5, {"function": {}}, [None, 3, {"function": 3}])
+    for calls in senseless:
         whole = {"choices": [{"message": {"content": "a", "tool_calls": calls}, "finish_reason": "s" * 9_000}]}
         (told,) = json.loads(answered(whole))
         assert "a" == told["parts"][0]["content"]
