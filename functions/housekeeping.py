@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from functions.http import new_request_id
@@ -30,6 +31,10 @@ logger = logging.getLogger("switchyard.edge")
 DAY: Final = 86_400.0
 EARLY: Final = 2.0
 """Seconds by which a run may come early: timers are not exact."""
+ROUND: Final = 45.0
+"""Seconds a run waits for its chores: no run is started beside another, so one that waits on holds up all that is due."""
+LONGEST: Final = 900.0
+"""Seconds after which a chore is given up; half of what the host gives a function before it ends the whole process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,30 +110,53 @@ CHORES: Final = (
 class Rounds:
     """Remembers when this process last did what. A process that has just begun does everything."""
 
-    __slots__ = ("_chores", "_done", "_gateway")
+    __slots__ = ("_begun", "_chores", "_gateway", "_going_on")
 
     def __init__(self, chores: tuple[Chore, ...] = CHORES) -> None:
         self._chores = chores
         self._gateway: Gateway | None = None
-        self._done: dict[str, float] = {}
+        self._begun: dict[str, float] = {}
+        self._going_on: dict[str, asyncio.Task[None]] = {}
 
     async def go(self, gateway: Gateway, engine: ChainEngine) -> None:
-        """Do all that is due, at once: what one chore meets holds up no other. Each failure is logged; the next run goes on."""
+        """Do all that is due, at once: what one chore meets holds up no other. Each failure is logged; the next run goes on.
+
+        A chore that takes longer than a run goes on after it, and is not begun again meanwhile.
+        """
         if gateway is not self._gateway:
-            self._gateway, self._done = gateway, {}
-        now = gateway.clock.monotonic()
-        due = [chore for chore in self._chores if now - self._done.get(chore.name, float("-inf")) >= chore.every - EARLY]
-        self._done |= dict.fromkeys((chore.name for chore in due), now)
-        await asyncio.gather(*(_done(chore, gateway, engine) for chore in due))
+            self._gateway, self._begun, self._going_on = gateway, {}, {}
+        now, going_on = gateway.clock.monotonic(), self._going_on
+        for chore in self._chores:
+            if chore.name not in going_on and now - self._begun.get(chore.name, float("-inf")) >= chore.every - EARLY:
+                self._begun[chore.name] = now
+                going_on[chore.name] = task = asyncio.create_task(_done(chore, gateway, engine))
+                task.add_done_callback(partial(_ended, going_on, chore.name))
+        tasks = list(going_on.values())
+        try:
+            if tasks:
+                await asyncio.wait(tasks, timeout=ROUND)
+        except asyncio.CancelledError:  # the host ends
+            for task in tasks:
+                task.cancel()
+            raise
+
+
+def _ended(going_on: dict[str, asyncio.Task[None]], name: str, _: asyncio.Task[None]) -> None:
+    going_on.pop(name)
 
 
 async def _done(chore: Chore, gateway: Gateway, engine: ChainEngine) -> None:
+    limit = asyncio.timeout(LONGEST)
     try:
-        await chore.do(gateway, engine)
+        async with limit:
+            await chore.do(gateway, engine)
     except GatewayError as error:
         logger.warning("The chore `%s` is left for the next round: %s", chore.name, error.message)
     except Exception:
-        logger.exception("The chore `%s` failed by a bug", chore.name)
+        if limit.expired():
+            logger.error("The chore `%s` was given up after %d seconds", chore.name, LONGEST)  # noqa: TRY400 - it only waited
+        else:
+            logger.exception("The chore `%s` failed by a bug", chore.name)
 
 
 ROUNDS: Final = Rounds()

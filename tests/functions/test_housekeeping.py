@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from functions import housekeeping
 from functions.housekeeping import CHORES, Chore, Rounds
 from shared.core.errors import StorageUnavailableError
 from shared.gateway import Gateway
@@ -48,6 +49,54 @@ async def test_a_chore_that_fails_holds_up_no_other(edge: Edge, caplog: pytest.L
     assert ["well", "hanging"] == done
     assert "The chore `broken` failed by a bug" in caplog.text
     assert "The chore `away` is left for the next round: The store is away." in caplog.text
+
+
+async def test_a_chore_that_hangs_holds_up_no_other_for_ever(
+    edge: Edge, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run ends without it, so that the next one comes; it is not begun twice, and given up in the end."""
+    monkeypatch.setattr(housekeeping, "ROUND", 0.01)
+    begun: list[str] = []
+
+    async def hanging(_: Gateway, __: ChainEngine) -> None:
+        begun.append("hanging")
+        await asyncio.Event().wait()
+
+    async def well(_: Gateway, __: ChainEngine) -> None:
+        begun.append("well")
+
+    clock = FakeClock()
+    gateway = replace(edge.gateway, clock=clock)
+    rounds = Rounds(tuple(Chore(do.__name__, 60.0, do) for do in (hanging, well)))
+    async with asyncio.timeout(30):
+        for _ in range(3):
+            await rounds.go(gateway, edge.engine)
+            clock.seconds += 60.0
+        assert ["hanging", "well", "well", "well"] == begun
+
+        monkeypatch.setattr(housekeeping, "LONGEST", 0.01)
+        monkeypatch.setattr(housekeeping, "ROUND", 30.0)
+        rounds = Rounds((Chore("hanging", 60.0, hanging),))
+        await rounds.go(gateway, edge.engine)
+    assert "The chore `hanging` was given up" in caplog.text
+
+
+async def test_a_host_that_ends_ends_what_goes_on(edge: Edge) -> None:
+    """Nothing works on with a gateway that is being closed."""
+    ended = asyncio.Event()
+
+    async def hanging(_: Gateway, __: ChainEngine) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    run = asyncio.create_task(Rounds((Chore("hanging", 60.0, hanging),)).go(edge.gateway, edge.engine))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    run.cancel()
+    async with asyncio.timeout(30):
+        await ended.wait()
 
 
 async def test_a_chore_is_done_as_often_as_it_is_due(edge: Edge) -> None:
