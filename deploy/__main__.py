@@ -82,12 +82,7 @@ def _package(parsed: argparse.Namespace) -> None:
 def _publish(parsed: argparse.Namespace) -> None:
     aim = target.read(parsed.root / parsed.terraform)
     history = _history(parsed)
-    archive: Path | None = parsed.package
-    if archive is None:
-        archive = _make(collect(parsed.root, extra_requirements=aim.extra_requirements), history)
-    elif not archive.is_file():
-        message = f"There is no {archive}."
-        raise DeployError(message)
+    archive: Path = parsed.package or _make(collect(parsed.root, extra_requirements=aim.extra_requirements), history)
     publish.publish(archive, aim, history, patience=parsed.patience)
 
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Connects Terraform to the state of one environment, kept in a container of Azure Storage, and to its variables.
 # TFSTATE_RESOURCE_GROUP, TFSTATE_STORAGE_ACCOUNT and TFSTATE_CONTAINER say where the state is, TFSTATE_KEY what it is called
-# (default switchyard.tfstate); TFVARS is the text of a .tfvars file. Entra ID opens it: there is no key.
+# (default switchyard.tfstate); TFVARS is the text of a .tfvars file. Entra ID opens it: there is no key. What it is called with goes
+# to `terraform init`: -force-copy moves the state that is on this machine there.
 set -euo pipefail
 cd "$(dirname "$0")/../infra/terraform"
 : "${TFSTATE_RESOURCE_GROUP:?set this variable to the resource group of the state: docs/runbook.md}"
@@ -16,4 +17,4 @@ terraform init -input=false -no-color \
   -backend-config="storage_account_name=$TFSTATE_STORAGE_ACCOUNT" \
   -backend-config="container_name=$TFSTATE_CONTAINER" \
   -backend-config="key=${TFSTATE_KEY:-switchyard.tfstate}" \
-  -backend-config="use_azuread_auth=true"
+  -backend-config="use_azuread_auth=true" "$@"

@@ -13,14 +13,15 @@ KEPT: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A package that was seen to serve."""
+    """A package that was sent to an app; ``served`` when it was seen to serve there."""
 
     build: str
     app: str
+    served: bool = True
 
 
 class History:
-    """A folder with `BUILD.zip` for each package, and `published.json`: what served where, oldest first."""
+    """A folder with `BUILD.zip` for each package, and `published.json`: what was sent where, oldest first."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -32,19 +33,20 @@ class History:
 
     def published(self, app: str) -> list[str]:
         """Return the packages that served as an app and are still here, oldest first."""
-        return [one.build for one in self._read() if one.app == app and self.path(one.build).is_file()]
+        return [one.build for one in self._read() if one.app == app and one.served and self.path(one.build).is_file()]
 
     def previous(self, app: str, build: str | None) -> str | None:
-        """Return the package that served before ``build``; before the last one, if that is None."""
-        builds = self.published(app)
+        """Return the package that served before ``build``; before the last that was sent, served or not, if that is None."""
         if build is None:
-            return builds[-2] if len(builds) > 1 else None
-        return next((one for one in reversed(builds) if one != build), None)
+            build = next((one.build for one in reversed(self._read()) if one.app == app), None)
+        return next((one for one in reversed(self.published(app)) if one != build), None)
 
-    def add(self, build: str, app: str) -> None:
-        """Write down that a package serves."""
-        now = Published(build, app)
-        kept = [*(one for one in self._read() if one != now), now][-KEPT * 4 :]
+    def add(self, build: str, app: str, *, served: bool) -> None:
+        """Write down that a package was sent, and whether it serves; one that did once stays one to go back to."""
+        told = self._read()
+        before = [one for one in told if (one.build, one.app) == (build, app)]
+        now = Published(build, app, served or any(one.served for one in before))
+        kept = [*(one for one in told if one not in before), now][-KEPT * 4 :]
         self._folder.mkdir(parents=True, exist_ok=True)
         self._list.write_text(json.dumps([asdict(one) for one in kept], indent=1), encoding="utf-8")
         self.forget()

@@ -72,6 +72,20 @@ def collect(root: Path, *, extra_requirements: Iterable[str] = ()) -> Package:
     return Package(files, _name(files))
 
 
+def build_of(archive: Path) -> str:
+    """Return the name of a package that was made before; raise `DeployError` when a file is none."""
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            return packed.read(BUILD_FILE).decode().strip()
+    except FileNotFoundError:
+        message = f"There is no {archive}."
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        message = (
+            f"{archive} is no package: it has no {BUILD_FILE}. GitHub's artifact is a zip with the package in it: unpack that."
+        )
+    raise DeployError(message)
+
+
 def requirements(root: Path, extra: Iterable[str] = ()) -> bytes:
     """Return requirements.txt with the lines of other requirement files, so that the remote build reads one file only."""
     text = (root / "requirements.txt").read_text(encoding="utf-8")

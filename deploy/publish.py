@@ -8,17 +8,18 @@ from pathlib import Path
 from deploy import health, programs
 from deploy.errors import DeployError
 from deploy.history import History
+from deploy.package import build_of
 from deploy.target import Target
 
 Say = Callable[[str], None]
 
 
 def publish(archive: Path, target: Target, history: History, *, patience: float = health.PATIENCE, say: Say = print) -> None:
-    """Send a package, named as its file is, and wait until it serves.
+    """Send a package and wait until it serves.
 
     Raise `DeployError` when it is refused or does not serve in time, with the command that brings the one before back.
     """
-    build = archive.stem
+    build = build_of(archive)
     logged_in(target)
     before = history.previous(target.app, build)
     say(f"Publishing {build} to {target.app}; Azure installs its requirements, which takes some minutes …")
@@ -26,9 +27,10 @@ def publish(archive: Path, target: Target, history: History, *, patience: float 
         send(archive, target)
         health.wait(target.endpoint, build=build, patience=patience, say=say)
     except DeployError as error:
+        history.add(build, target.app, served=False)
         message = f"{error}\n{_way_back(before)}"
         raise DeployError(message) from error
-    history.add(build, target.app)
+    history.add(build, target.app, served=True)
     say(f"{build} serves at {target.endpoint}")
     say(_way_back(before))
 
@@ -40,7 +42,8 @@ def send(archive: Path, target: Target) -> None:
         *("functionapp", "deployment", "source", "config-zip", "--build-remote", "true"),
         *("--subscription", target.subscription, "--resource-group", target.resource_group, "--name", target.app),
         *("--src", str(archive), "--only-show-errors", "--output", "none"),
-        otherwise=f"{target.app} did not take the package: the portal shows why, under Deployment Center, Logs",
+        otherwise=f"{target.app} did not take the package: the portal shows why, under Deployment Center, Logs. Soon after the "
+        "first `terraform apply` its roles may not have spread yet: try again in some minutes",
     )
 
 
@@ -56,4 +59,4 @@ def logged_in(target: Target) -> None:
 def _way_back(before: str | None) -> str:
     if before is None:
         return "To go back: no earlier package of this app is kept here; check out the earlier commit and `make deploy`."
-    return f"To go back: python -m deploy publish --package .switchyard/packages/{before}.zip"
+    return f"To go back: .venv/bin/python -m deploy publish --package .switchyard/packages/{before}.zip"

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import threading
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -128,7 +129,9 @@ def test_going_back_publishes_the_package_before(azure: Azure, capsys: pytest.Ca
     azure.change("second")
     assert 0 == azure.run("publish")
     assert first != (azure.home / "served").read_text()
-    assert f"To go back: python -m deploy publish --package .switchyard/packages/{first}.zip" in capsys.readouterr().out
+    assert (
+        f"To go back: .venv/bin/python -m deploy publish --package .switchyard/packages/{first}.zip" in capsys.readouterr().out
+    )
 
     assert 0 == azure.run("rollback")
     assert first == (azure.home / "served").read_text()
@@ -148,7 +151,7 @@ def test_only_the_last_packages_are_kept(azure: Azure) -> None:
 
 
 def test_a_package_that_does_not_come_up_says_how_to_go_back(azure: Azure, capsys: pytest.CaptureFixture[str]) -> None:
-    """The endpoint may answer from the old package for ever: that is not well."""
+    """The command is told, and `rollback` does it: the one to go back to is not the one before the last that served."""
     assert 0 == azure.run("publish")
     first = (azure.home / "served").read_text()
     azure.change("second")
@@ -159,6 +162,37 @@ def test_a_package_that_does_not_come_up_says_how_to_go_back(azure: Azure, capsy
     assert "is not well after" in said
     assert "answers 500" in said
     assert f"packages/{first}.zip" in said
+
+    azure.starting = []
+    assert first != (azure.home / "served").read_text()
+    assert 0 == azure.run("rollback")
+    assert first == (azure.home / "served").read_text()
+
+
+def test_a_file_that_is_no_package_is_not_sent(azure: Azure, capsys: pytest.CaptureFixture[str]) -> None:
+    """Such as GitHub's artifact, which has the package in it; a package is known by what it holds, not by its name."""
+    assert 0 == azure.run("publish")
+    build = (azure.home / "served").read_text()
+    package = azure.root / ".switchyard" / "packages" / f"{build}.zip"
+    sent = len(azure.calls())
+    artifact = azure.root / "package.zip"
+    with zipfile.ZipFile(artifact, "w") as outer:
+        outer.write(package, package.name)
+
+    for archive, why in (
+        (artifact, "unpack that"),
+        (azure.root / "host.json", "no package"),
+        (azure.root / "none", "There is no"),
+    ):
+        assert 1 == azure.run("publish", "--package", str(archive))
+        assert why in capsys.readouterr().err
+    assert sent == len(azure.calls())
+
+    azure.starting = [503]
+    renamed = package.rename(azure.root / "renamed.zip")
+    _tool(azure.home / "az", "#!/bin/sh\n")
+    assert 0 == azure.run("publish", "--package", str(renamed))
+    assert f"{build} serves at" in capsys.readouterr().out
 
 
 def test_the_old_package_answering_is_not_the_new_one_serving(azure: Azure, capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,10 +234,10 @@ def test_the_workflow_connects_terraform_to_its_state(azure: Azure) -> None:
     assert done.returncode != 0
     assert "TFSTATE_CONTAINER" in done.stderr
 
-    subprocess.run([script], env={**os.environ, **given, "TFSTATE_CONTAINER": "tfstate"}, check=True)
+    subprocess.run([script, "-force-copy"], env={**os.environ, **given, "TFSTATE_CONTAINER": "tfstate"}, check=True)
     folder = azure.root / "infra" / "terraform"
     assert 'backend "azurerm" {}' in (folder / "backend_override.tf").read_text()
     assert 'environment = "$(touch oops)"\n' == (folder / "environment.auto.tfvars").read_text()
     asked = (azure.home / "asked").read_text()
     assert "-backend-config=container_name=tfstate -backend-config=key=switchyard.tfstate" in asked
-    assert "use_azuread_auth=true" in asked
+    assert "use_azuread_auth=true -force-copy" in asked
