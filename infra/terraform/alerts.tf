@@ -24,6 +24,13 @@ resource "azurerm_monitor_action_group" "main" {
       use_common_alert_schema = true
     }
   }
+
+  lifecycle {
+    precondition {
+      condition     = length(setintersection([for name in keys(var.alert_webhooks) : lower(name)], [for name in keys(var.alert_emails) : lower(name)])) == 0
+      error_message = "alert_emails and alert_webhooks have a name in common: an action group wants another one for each receiver."
+    }
+  }
 }
 
 locals {

@@ -65,6 +65,13 @@ resource "azurerm_subnet" "api_management" {
       actions = ["Microsoft.Network/virtualNetworks/subnets/action"]
     }
   }
+
+  lifecycle {
+    precondition {
+      condition     = tonumber(split("/", local.subnet_ranges[2])[1]) <= 27
+      error_message = "API Management's subnet, an eighth of network_address_space, needs 32 addresses: give network_address_space a /24 or more."
+    }
+  }
 }
 
 # StandardV2 joins a subnet for its outgoing calls only, and wants a security group on it; Azure's defaults are what it needs.

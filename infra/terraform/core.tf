@@ -14,9 +14,9 @@ locals {
   # Cost management groups and filters by these.
   tags = merge(
     {
-      application = var.prefix
-      environment = var.environment
-      managed-by  = "terraform"
+      for key, value in { application = var.prefix, environment = var.environment, managed-by = "terraform" } :
+      # Azure takes `Environment` and `environment` for one key, and refuses both together.
+      key => value if !contains([for own in keys(var.tags) : lower(own)], key)
     },
     var.tags,
   )

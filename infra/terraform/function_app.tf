@@ -46,6 +46,9 @@ locals {
 
   settings_made = merge(local.settings_core, local.settings_openai, local.settings_monitoring, local.settings_optional)
   app_settings  = merge(local.settings_made, var.app_settings)
+
+  # Azure takes names that differ by case only for one.
+  settings_taken = [for name in keys(var.app_settings) : name if contains([for made in keys(local.settings_made) : lower(made)], lower(name))]
 }
 
 # By azapi too: azurerm_service_plan spells the id `/serverFarms/` where Azure answers `/serverfarms/`, and knows zones only of
@@ -138,6 +141,9 @@ resource "azapi_resource" "function_app" {
     }
   }
 
+  # Azure would delete the plan with its last app: whoever replaces the app alone would find the plan gone.
+  delete_query_parameters = { deleteEmptyServerFarm = ["false"] }
+
   # Azure answers some of the ids above in another case.
   ignore_casing          = true
   response_export_values = []
@@ -147,14 +153,15 @@ resource "azapi_resource" "function_app" {
     azapi_resource.table,
     azapi_resource.task_hub,
     azapi_resource_action.secret,
+    azurerm_managed_redis_access_policy_assignment.app,
     azurerm_private_endpoint.main,
     azurerm_role_assignment.app,
   ]
 
   lifecycle {
     precondition {
-      condition     = length(setintersection(keys(var.app_settings), keys(local.settings_made))) == 0
-      error_message = "app_settings has a setting that Terraform makes itself: ${join(", ", setintersection(keys(var.app_settings), keys(local.settings_made)))}. Use its variable instead."
+      condition     = length(local.settings_taken) == 0
+      error_message = "app_settings has a setting that Terraform makes itself: ${join(", ", local.settings_taken)}. Use its variable instead."
     }
   }
 }

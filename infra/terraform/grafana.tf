@@ -29,7 +29,7 @@ resource "azurerm_role_assignment" "grafana_reads" {
 }
 
 resource "azurerm_role_assignment" "grafana_admin" {
-  for_each = var.grafana_enabled ? var.grafana_admins : []
+  for_each = toset([for id in var.grafana_admins : lower(id) if var.grafana_enabled])
 
   scope                = azurerm_dashboard_grafana.main[0].id
   role_definition_name = "Grafana Admin"

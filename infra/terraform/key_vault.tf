@@ -32,7 +32,7 @@ locals {
   # azapi takes an unknown secret for a changed one.
   random_key = terraform.applying ? sha256("${uuid()}${uuid()}") : "drawn while applying"
 
-  key_vault_readers = coalesce(var.key_vault_readers, toset([data.azurerm_client_config.current.object_id]))
+  key_vault_readers = toset([for id in coalesce(var.key_vault_readers, toset([data.azurerm_client_config.current.object_id])) : lower(id)])
 }
 
 resource "azurerm_key_vault" "main" {

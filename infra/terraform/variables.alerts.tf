@@ -78,7 +78,12 @@ variable "availability_test" {
   }
 
   validation {
-    condition     = length(var.availability_test.locations) >= 1 && var.availability_test.failed_locations >= 1 && var.availability_test.failed_locations <= length(var.availability_test.locations)
-    error_message = "availability_test needs one location or more, and failed_locations between 1 and their number."
+    condition     = length(var.availability_test.locations) >= 1 && contains(range(1, length(var.availability_test.locations) + 1), var.availability_test.failed_locations)
+    error_message = "availability_test needs one location or more, and failed_locations, a whole number between 1 and theirs."
+  }
+
+  validation {
+    condition     = length(distinct(var.availability_test.locations)) == length(var.availability_test.locations) && alltrue([for id in var.availability_test.locations : can(regex("^[a-z0-9-]+-azr$", id))])
+    error_message = "locations of availability_test are Azure's ids of places, each once, such as emea-nl-ams-azr."
   }
 }

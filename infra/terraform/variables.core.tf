@@ -19,6 +19,11 @@ variable "prefix" {
     condition     = can(regex("^[a-z][a-z0-9]{2,11}$", var.prefix))
     error_message = "prefix must have 3 to 12 lower-case letters and digits and begin with a letter: storage accounts allow nothing else."
   }
+
+  validation {
+    condition     = !can(regex("microsoft|windows|^login|^xbox", var.prefix))
+    error_message = "prefix must not hold microsoft or windows, nor begin with login or xbox: Azure keeps these names for itself."
+  }
 }
 
 variable "environment" {
@@ -50,6 +55,11 @@ variable "tags" {
   default     = {}
   nullable    = false
   description = "Further tags for every resource, such as cost-center or owner; they win over application, environment and managed-by."
+
+  validation {
+    condition     = length(distinct([for key in keys(var.tags) : lower(key)])) == length(var.tags) && alltrue([for key in keys(var.tags) : can(regex("^[^<>%&\\\\?/#:]+$", key)) && !can(regex("^(?i:azure|microsoft|windows)", key))])
+    error_message = "tags: no two keys may differ by case only, hold any of < > % & \\ ? / # :, or begin with azure, microsoft or windows."
+  }
 
   validation {
     condition     = length(var.tags) <= 12 && alltrue([for key, value in var.tags : length(key) <= 128 && length(value) <= 256])

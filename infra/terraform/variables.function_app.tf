@@ -167,8 +167,8 @@ variable "max_body_bytes" {
   description = "Larger request bodies are refused with 413."
 
   validation {
-    condition     = var.max_body_bytes >= 1024 && floor(var.max_body_bytes) == var.max_body_bytes
-    error_message = "max_body_bytes must be a whole number of bytes, at least 1024."
+    condition     = var.max_body_bytes >= 1024 && var.max_body_bytes <= 209715200 && floor(var.max_body_bytes) == var.max_body_bytes
+    error_message = "max_body_bytes must be a whole number of bytes from 1024 to 209715200 (200 MB): Azure Functions takes no larger requests."
   }
 }
 
@@ -202,7 +202,7 @@ variable "app_settings" {
   description = "Further application settings, such as OPENAI_BASE_URL or what a catalog of your own refers to. No secrets: they would stand in the state; keys of providers go to provider_keys."
 
   validation {
-    condition = length(setintersection(keys(var.app_settings), [
+    condition = length(setintersection([for name in keys(var.app_settings) : upper(name)], [
       "ENABLE_ORYX_BUILD",
       "FUNCTIONS_EXTENSION_VERSION",
       "FUNCTIONS_MAX_HTTP_CONCURRENCY",
@@ -227,7 +227,7 @@ variable "app_settings" {
   }
 
   validation {
-    condition     = alltrue([for name in keys(var.app_settings) : can(regex("^[A-Za-z_][A-Za-z0-9_]*$", name)) && !startswith(name, "AzureWebJobsStorage")])
+    condition     = alltrue([for name in keys(var.app_settings) : can(regex("^[A-Za-z_][A-Za-z0-9_]*$", name)) && !startswith(lower(name), "azurewebjobsstorage")])
     error_message = "app_settings: names have letters, digits and underscores, and AzureWebJobsStorage* is set by Terraform: a connection string there would win over the app's identity."
   }
 }

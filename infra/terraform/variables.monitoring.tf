@@ -5,8 +5,8 @@ variable "log_retention_days" {
   nullable    = false
 
   validation {
-    condition     = var.log_retention_days >= 30 && var.log_retention_days <= 730
-    error_message = "Set log_retention_days to 30-730: that is what a pay-as-you-go workspace keeps."
+    condition     = var.log_retention_days >= 30 && var.log_retention_days <= 730 && floor(var.log_retention_days) == var.log_retention_days
+    error_message = "Set log_retention_days to a whole number, 30-730: that is what a pay-as-you-go workspace keeps."
   }
 }
 
@@ -41,8 +41,8 @@ variable "metric_export_interval_ms" {
   nullable    = false
 
   validation {
-    condition     = var.metric_export_interval_ms >= 1000 && var.metric_export_interval_ms <= 300000
-    error_message = "Set metric_export_interval_ms to 1000-300000 (one second to five minutes): alerts look at five minutes."
+    condition     = var.metric_export_interval_ms >= 1000 && var.metric_export_interval_ms <= 300000 && floor(var.metric_export_interval_ms) == var.metric_export_interval_ms
+    error_message = "Set metric_export_interval_ms to a whole number, 1000-300000 (one second to five minutes): alerts look at five minutes."
   }
 }
 

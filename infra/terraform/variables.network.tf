@@ -14,9 +14,10 @@ variable "network_address_space" {
   validation {
     condition = (
       can(cidrnetmask(var.network_address_space)) &&
+      try(cidrsubnet(var.network_address_space, 0, 0) == var.network_address_space, false) &&
       try(tonumber(split("/", var.network_address_space)[1]) >= 16 && tonumber(split("/", var.network_address_space)[1]) <= 25, false)
     )
-    error_message = "network_address_space must be an IPv4 range from /16 to /25 such as 10.64.0.0/24: the function app's subnet needs 64 addresses at least."
+    error_message = "network_address_space must be an IPv4 range from /16 to /25 that begins with its first address, such as 10.64.0.0/24: the function app's subnet needs 64 addresses at least."
   }
 }
 
@@ -73,7 +74,7 @@ variable "linked_networks" {
     error_message = "linked_networks needs private_networking = true: without it there are no private names to resolve."
   }
   validation {
-    condition     = alltrue([for name in keys(var.linked_networks) : can(regex("^[a-z0-9-]{1,40}$", name))])
-    error_message = "The names in linked_networks become parts of resource names: lower-case letters, digits and dashes, at most 40."
+    condition     = alltrue([for name in keys(var.linked_networks) : can(regex("^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$", name)) && name != "main"])
+    error_message = "The names in linked_networks become parts of resource names: lower-case letters, digits and dashes between them, at most 40; \"main\" is this installation's own network."
   }
 }

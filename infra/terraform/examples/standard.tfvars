@@ -16,7 +16,8 @@ http_concurrency   = 100
 maximum_instances  = 100
 always_ready       = { http = 2 }
 
-# The tables are the ledger: three copies in three zones, and the app over the same zones.
+# The tables are the ledger: three copies in three zones, and the app over the same zones. For that Azure keeps two instances ready for
+# HTTP, for Durable and for the timer each, six in all: without zone_redundant they are the two above.
 storage_replication = "ZRS"
 zone_redundant      = true
 blob_retention_days = 30

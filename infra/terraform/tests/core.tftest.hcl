@@ -52,7 +52,7 @@ run "tags_storage_and_roles" {
 
   variables {
     openai_regions = {}
-    tags           = { cost-center = "4711", environment = "development" }
+    tags           = { cost-center = "4711", Environment = "development" }
   }
 
   assert {
@@ -60,8 +60,8 @@ run "tags_storage_and_roles" {
     error_message = "The suffix must be the same at every apply, and another one for another installation."
   }
   assert {
-    condition     = azurerm_resource_group.main.tags == tomap({ application = "switchyard", environment = "development", managed-by = "terraform", cost-center = "4711" })
-    error_message = "One's own tags are added, and win."
+    condition     = azurerm_resource_group.main.tags == tomap({ application = "switchyard", Environment = "development", managed-by = "terraform", cost-center = "4711" })
+    error_message = "One's own tags are added, and win, in whatever case: Azure knows one key only."
   }
   assert {
     condition = alltrue([
@@ -136,5 +136,31 @@ run "refuses_bad_values" {
 
   expect_failures = [
     var.subscription_id, var.prefix, var.environment, var.location, var.tags, var.storage_replication, var.blob_retention_days,
+  ]
+}
+
+# What passes for a value, and comes back from Azure as an error in the middle of an apply.
+run "refuses_what_azure_would_refuse" {
+  command = plan
+
+  variables {
+    prefix = "windowsfarm"
+    tags   = { Owner = "one", owner = "two" }
+
+    network_address_space = "10.64.0.5/24"
+    linked_networks       = { main = "/subscriptions/11111111-1111-4111-8111-111111111111/resourceGroups/rg-hub/providers/Microsoft.Network/virtualNetworks/vnet-hub" }
+    private_networking    = true
+
+    log_retention_days        = 30.5
+    metric_export_interval_ms = 1000.5
+    availability_test         = { locations = ["emea-nl-ams-azr", "emea-nl-ams-azr"] }
+
+    app_settings   = { functions_worker_runtime = "python" }
+    max_body_bytes = 1073741824
+  }
+
+  expect_failures = [
+    var.prefix, var.tags, var.network_address_space, var.linked_networks, var.log_retention_days, var.metric_export_interval_ms,
+    var.availability_test, var.app_settings, var.max_body_bytes,
   ]
 }

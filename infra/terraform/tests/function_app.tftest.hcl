@@ -28,6 +28,10 @@ run "defaults" {
     error_message = "A function app on Flex Consumption."
   }
   assert {
+    condition     = azapi_resource.function_app.delete_query_parameters == tomap({ deleteEmptyServerFarm = tolist(["false"]) })
+    error_message = "Azure deletes a plan with its last app unless told not to: Terraform would miss it when the app alone is replaced."
+  }
+  assert {
     condition = azapi_resource.function_app.body.properties.functionAppConfig == {
       deployment = {
         storage = {
@@ -212,12 +216,14 @@ run "refuses_a_connection_string" {
   expect_failures = [var.app_settings]
 }
 
-run "refuses_settings_made_here" {
+run "refuses_names_that_are_taken" {
   command = plan
 
   variables {
-    app_settings = { SWITCHYARD_STORAGE = "memory:" }
+    app_settings   = { switchyard_storage = "memory:" }
+    alert_emails   = { oncall = "oncall@contoso.com" }
+    alert_webhooks = { OnCall = "https://chat.contoso.com/hook" }
   }
 
-  expect_failures = [azapi_resource.function_app]
+  expect_failures = [azapi_resource.function_app, azurerm_monitor_action_group.main]
 }

@@ -94,13 +94,13 @@ run "several_readers" {
   command = plan
 
   variables {
-    key_vault_readers          = ["44444444-4444-4444-8444-444444444444", "55555555-5555-4555-8555-555555555555"]
+    key_vault_readers          = ["44444444-4444-4444-8444-444444444444", "AAAAAAAA-5555-4555-8555-555555555555", "aaaaaaaa-5555-4555-8555-555555555555"]
     key_vault_purge_protection = true
   }
 
   assert {
     condition     = length(azurerm_role_assignment.key_vault_reader) == 2 && azurerm_key_vault.main.purge_protection_enabled
-    error_message = "The readers are who was named."
+    error_message = "The readers are who was named, each once."
   }
 }
 

@@ -129,3 +129,17 @@ run "refuses_api_management_before_an_app_it_cannot_reach" {
 
   expect_failures = [var.api_management_sku]
 }
+
+run "refuses_a_network_too_small_for_api_management" {
+  command = plan
+
+  variables {
+    api_management_enabled   = true
+    api_management_publisher = { name = "Platform team", email = "platform@contoso.com" }
+    api_management_sku       = "StandardV2_1"
+    private_networking       = true
+    network_address_space    = "10.64.0.0/25"
+  }
+
+  expect_failures = [azurerm_subnet.api_management]
+}
