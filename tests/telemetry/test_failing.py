@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from shared.adapters.telemetry import azure_monitor, lanes, pipeline, telling
+from shared.adapters.telemetry import azure_monitor, lanes, otel, pipeline, telling
 from shared.adapters.telemetry.happened import Ended
 from shared.adapters.telemetry.pipeline import Pace
 from shared.core import semconv
@@ -16,8 +16,8 @@ from shared.core.registry import Secret
 from shared.core.telemetry import Content, Measurement, TraceContext
 from tests.fakes import FakeClock
 from tests.telemetry import scenes
-from tests.telemetry.endpoint import NEVER, Answer
-from tests.telemetry.ingestion import Ingestion
+from tests.telemetry.endpoint import NEVER, Answer, Post
+from tests.telemetry.ingestion import Ingestion, parse
 from tests.telemetry.scenes import request, to_azure, until
 from tests.telemetry.test_azure_monitor import total
 
@@ -232,3 +232,29 @@ async def test_the_functions_host_gets_every_line_that_we_do_not_tell_ourselves(
     ours = [line for line in host.lines if "Log lines were not taken" not in line]
     assert ["before it is known that telling works", "theirs", "while telling fails", "after the end"] == ours
     assert ["before it is known that telling works", "told", "not taken yet", "while telling fails"] == lines
+
+
+async def test_many_series_are_told_in_parts_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many keys make many values a minute: none is left out by the exporter's own limit, and none told again with others."""
+    monkeypatch.setattr(otel, "POINTS", 4)
+    monkeypatch.setattr("azure.monitor.opentelemetry.exporter.export._base._DEFAULT_MAX_ENVELOPES_PER_SECOND", 3)
+    with Ingestion() as ingestion:
+        taken = ingestion.answer
+        refused: list[Post] = []
+
+        def second_is_refused(post: Post) -> Answer:
+            if b"MetricData" in post.body and ingestion.taken and not refused:
+                refused.append(post)
+                return Answer(503)
+            return taken(post)
+
+        ingestion.answer = second_is_refused
+        async with scenes.telling(to_azure(ingestion, metric_interval=0.02)) as telemetry:
+            for number in range(20):
+                telemetry.ended(request(f"req_{number}", project=f"project-{number}"), None)
+            await until(lambda: refused and total(ingestion, semconv.COST_SPENT))
+        metrics = [post for post in ingestion.taken if b"MetricData" in post.body]
+
+    assert refused
+    assert (20, 30_000) == (total(ingestion, semconv.REQUESTS), total(ingestion, semconv.COST_SPENT))
+    assert max(len(parse(post.body)) for post in metrics) < 8

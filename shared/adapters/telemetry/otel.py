@@ -6,9 +6,10 @@ Imported in the telemetry's thread only: it is slow to import.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from opentelemetry import trace as otel_trace
 from opentelemetry._logs import LogRecord, SeverityNumber
@@ -16,7 +17,7 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, Counter, Histogram, MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExporter, MetricsData
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Metric, MetricExporter, MetricsData
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -31,6 +32,8 @@ SAMPLE_RATE: Final = "_MS.sampleRate"
 """The share of traces that are told, in percent: Azure Monitor counts a span as 100 / rate."""
 ATTRIBUTE_SETS: Final = 10_000
 """Series a metric may have between two exports (many keys times many deployments); what is beyond is counted as one."""
+POINTS: Final = 1_000
+"""Values of metrics that are sent at once, or a few more: all that many keys make in a minute would be tens of megabytes."""
 SECONDS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 """Boundaries of the GenAI conventions for durations; twice the last is beyond what a caller can wait for."""
 FIRST_CHUNK_SECONDS: Final = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -151,13 +154,37 @@ class Instruments:
         """Add a value; gauges are not recorded but asked for."""
         self._record[measurement.instrument.name](measurement.value, measurement.attributes)
 
-    def collect(self) -> MetricsData | None:
-        """Return what there is to tell now; None when there is nothing."""
-        return self._reader.get_metrics_data()
+    def collect(self) -> Iterator[MetricsData]:
+        """Return what there is to tell now, in parts that may be sent one by one."""
+        collected = self._reader.get_metrics_data()
+        return iter(()) if collected is None else in_parts(collected)
 
     def close(self) -> None:
         """Forget everything."""
         self._provider.shutdown()
+
+
+def in_parts(data: MetricsData) -> Iterator[MetricsData]:
+    """Yield the same values, at most twice `POINTS` at a time."""
+    for of in data.resource_metrics:
+        for scope in of.scope_metrics:
+            some: list[Metric] = []
+            count = 0
+            for metric in _slices(scope.metrics):
+                some.append(metric)
+                count += len(metric.data.data_points)
+                if count >= POINTS:
+                    yield MetricsData([replace(of, scope_metrics=[replace(scope, metrics=some)])])
+                    some, count = [], 0
+            if some:
+                yield MetricsData([replace(of, scope_metrics=[replace(scope, metrics=some)])])
+
+
+def _slices(metrics: Iterable[Metric]) -> Iterator[Metric]:
+    for metric in metrics:
+        data: Any = metric.data  # of four kinds, alike in this
+        for start in range(0, len(data.data_points), POINTS):
+            yield replace(metric, data=replace(data, data_points=data.data_points[start : start + POINTS]))
 
 
 def _observe(gauges: Gauges, instrument: Instrument, _: CallbackOptions) -> Iterable[Observation]:

@@ -7,6 +7,7 @@ the destination, and may be held up by it for as long as it likes.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -65,7 +66,7 @@ class Telling:
         self._spans: Lane[tuple[ReadableSpan, ...]] = Lane(self._send_spans)
         self._logs: Lane[ReadableLogRecord] = Lane(exporters.logs)
         self._instruments = otel.Instruments(self._who, exporters.metric_exporter, gauges)
-        self._unsent: MetricsData | None = None
+        self._unsent: deque[MetricsData] = deque()
         self._metrics_pause = Pause()
         self._metrics_at = clock.monotonic() + options.metric_interval
         self._measured_at: float | None = None
@@ -107,12 +108,12 @@ class Telling:
         self._empty(self._spans, "Spans", last=last)
         self._empty(self._logs, "Log lines", last=last)
         self._count_dropped()
-        if last and self._unsent is not None:
+        if last and self._unsent:
             self._send_metrics()  # what was kept, and then what came after it
-        if self._unsent is None and (last or self._is_due()):
-            self._unsent = self._instruments.collect()
+        if not self._unsent and (last or self._is_due()):
+            self._unsent.extend(self._instruments.collect())
             self._metrics_at = self._clock.monotonic() + self._interval
-        if self._unsent is not None and (last or self._clock.monotonic() >= self._metrics_pause.until):
+        if last or self._clock.monotonic() >= self._metrics_pause.until:
             self._send_metrics()
 
     def close(self) -> None:
@@ -146,13 +147,15 @@ class Telling:
         return True
 
     def _send_metrics(self) -> None:
-        if self._unsent is None:
-            return
-        sent = self._exporters.metrics(self._unsent)
-        self._metrics_pause.told(sent, self._clock.monotonic())
-        if sent.fate is not Fate.SENT:
-            self._complaints.say("Metrics were not taken", sent.why)
-        if sent.fate is not Fate.LATER or not self._exporters.delta:
-            # What was kept is told first, alone: until then the instruments go on adding up, and nothing is lost. Where totals
-            # are told there is nothing to keep: the next ones contain these.
-            self._unsent = None
+        while self._unsent:
+            sent = self._exporters.metrics(self._unsent[0])
+            self._metrics_pause.told(sent, self._clock.monotonic())
+            if sent.fate is not Fate.SENT:
+                self._complaints.say("Metrics were not taken", sent.why)
+            if sent.fate is Fate.LATER:
+                # What was kept is told first, alone: until then the instruments go on adding up, and nothing is lost. Where
+                # totals are told there is nothing to keep: the next ones contain these.
+                if not self._exporters.delta:
+                    self._unsent.clear()
+                return
+            self._unsent.popleft()
