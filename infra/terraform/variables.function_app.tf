@@ -60,7 +60,7 @@ variable "zone_redundant" {
   type        = bool
   default     = false
   nullable    = false
-  description = "Spread the app's instances over zones, in regions that have them. Take storage_replication = \"ZRS\" with it."
+  description = "Spread the app's instances over zones, in regions that have them. Azure then keeps two instances of each group of functions ready (HTTP, Durable, the timer), and bills them: see the runbook. Take storage_replication = \"ZRS\" with it."
 
   validation {
     condition     = !var.zone_redundant || contains(["ZRS", "GZRS"], var.storage_replication)

@@ -10,6 +10,7 @@ import pytest
 
 from deploy import costs
 from functions import timers
+from functions.surface import registered
 from tests.infra import terraform_text as terraform
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,17 +38,26 @@ def test_timers_are_counted_as_they_run() -> None:
     assert COSTS.uses["timer_runs_a_minute"] == sum((_runs_a_minute(getattr(timers, name)) for name in schedules), Decimal(0))
 
 
+def _groups() -> set[str]:
+    """Return what Azure scales apart: all HTTP functions, all of Durable, and each other function."""
+    shared = {"httpTrigger": "http", "orchestrationTrigger": "durable", "activityTrigger": "durable"}
+    triggers = {str(one.get_function_name()): one.get_trigger() for one in registered().get_functions()}
+    return {shared.get(str(trigger.type), name) for name, trigger in triggers.items() if trigger}
+
+
 @pytest.mark.parametrize("example", sorted(COSTS.examples))
 def test_examples_are_those_of_terraform(example: str) -> None:
-    """Memory and instances kept ready are what the tfvars say."""
+    """Memory and instances kept ready are what the tfvars say; over zones, what Azure keeps for each group."""
     text = (ROOT / "infra" / "terraform" / "examples" / f"{example}.tfvars").read_text(encoding="utf-8")
     memory = re.search(r"^instance_memory_mb\s*=\s*(\d+)", text, re.MULTILINE)
     ready = re.search(r"^always_ready\s*=\s*{ http = (\d+) }", text, re.MULTILINE)
+    http = int(ready[1] if ready else 0)
+    zones = re.search(r"^zone_redundant\s*=\s*true", text, re.MULTILINE)
     row = COSTS.examples[example]
 
     assert memory
     assert Decimal(row["memory_gb"]) == Decimal(memory[1]) / 1024
-    assert row["ready"] == int(ready[1] if ready else 0)
+    assert row["ready"] == (max(http, 2) + 2 * (len(_groups()) - 1) if zones else http)
     assert (row["endpoints"] > 0) == bool(re.search(r"^private_networking\s*=\s*true", text, re.MULTILINE))
 
 

@@ -14,6 +14,7 @@ instance_memory_mb = 2048
 http_concurrency   = 100
 always_ready       = { http = 1 }
 
+# Over zones Azure keeps two instances ready for HTTP, for Durable and for the timer each, six in all.
 storage_replication = "ZRS"
 zone_redundant      = true
 
