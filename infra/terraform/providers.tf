@@ -1,11 +1,5 @@
-provider "azurerm" {
-  subscription_id = var.subscription_id
-
-  # The storage account refuses shared keys, so data-plane calls of the provider must use Entra ID.
-  storage_use_azuread = true
-
-  # 5.x registers nothing unless told to. An empty subscription has none of these.
-  resource_providers_to_register = concat([
+locals {
+  resource_providers = concat([
     "Microsoft.AlertsManagement",
     "Microsoft.App", # The Flex Consumption app joins a network through Microsoft.App/environments.
     "Microsoft.Authorization",
@@ -20,6 +14,18 @@ provider "azurerm" {
     "Microsoft.Storage",
     "Microsoft.Web",
   ], local.resource_providers_optional)
+
+  resource_providers_registered = var.register_resource_providers ? local.resource_providers : []
+}
+
+provider "azurerm" {
+  subscription_id = var.subscription_id
+
+  # The storage account refuses shared keys, so data-plane calls of the provider must use Entra ID.
+  storage_use_azuread = true
+
+  # 5.x registers nothing unless told to. An empty subscription has none of these.
+  resource_providers_to_register = local.resource_providers_registered
 
   # What is destroyed is gone: nothing soft-deleted may hold a name, or a model's quota, against the next `apply`.
   features {

@@ -9,6 +9,13 @@ variable "subscription_id" {
   }
 }
 
+variable "register_resource_providers" {
+  type        = bool
+  default     = true
+  nullable    = false
+  description = "Register the resource providers that are used with the subscription. false where that is not yours to do, or the identity may only read, as when a pull request is planned: register them beforehand, `az provider register --namespace Microsoft.…`; providers.tf lists them."
+}
+
 variable "prefix" {
   type        = string
   default     = "switchyard"

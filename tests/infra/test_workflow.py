@@ -90,6 +90,7 @@ def test_only_main_changes_azure_and_only_after_the_checks() -> None:
     assert "-lock=false" in str(plan["steps"])
     assert " apply" not in str(plan["steps"])
     assert "vars.AZURE_PLAN_CLIENT_ID" in plan["env"]["ARM_CLIENT_ID"]
+    assert plan["env"]["TF_VAR_register_resource_providers"] == "false"  # Whoever may only read can't.
     assert "github.ref == 'refs/heads/main'" in publish["if"]
     assert "check" == publish["needs"]
     assert "production" == publish["environment"]

@@ -111,7 +111,13 @@ run "an_account_as_backend_needs_queues" {
   command = plan
 
   variables {
-    durable_backend = "AzureStorage"
+    durable_backend             = "AzureStorage"
+    register_resource_providers = false
+  }
+
+  assert {
+    condition     = length(local.resource_providers_registered) == 0 && contains(local.resource_providers, "Microsoft.Web")
+    error_message = "An identity that may only read must be able to plan: it can't register anything."
   }
 
   assert {
