@@ -95,6 +95,8 @@ def test_only_main_changes_azure_and_only_after_the_checks() -> None:
     assert "check" == publish["needs"]
     assert "production" == publish["environment"]
     assert publish["concurrency"]["cancel-in-progress"] is False
+    named = [step.get("uses", step.get("run", "")).partition("@")[0] for step in publish["steps"]]
+    assert "azure/login" == named[named.index("make deploy") - 1]  # it can't be renewed, and an apply may take an hour
     commands = [step.get("run", "") for step in publish["steps"]]
     assert ["deploy/connect.sh", "terraform -chdir=infra/terraform apply -auto-approve -no-color", "make deploy"] == list(
         filter(None, commands)
