@@ -36,7 +36,10 @@ _MILLISECONDS: Final = 1000
 _TODAY: Final = "of this UTC day"
 
 GAUGES: Final[Mapping[str, tuple[str, str]]] = {
-    semconv.BREAKER.name: ("switchyard_breaker_state", "A deployment's circuit breaker at this instance: 0 closed, 1 half open, 2 open."),
+    semconv.BREAKER.name: (
+        "switchyard_breaker_state",
+        "A deployment's circuit breaker at this instance: 0 closed, 1 half open, 2 open.",
+    ),
     semconv.BUDGET_LIMIT.name: ("switchyard_budget_limit_usd", "What a budget allows in its period."),
     semconv.BUDGET_SPENT.name: ("switchyard_budget_spent_usd", "What has been spent in a budget's period."),
     semconv.BUDGET_HELD.name: ("switchyard_budget_held_usd", "What is held for calls in flight."),
