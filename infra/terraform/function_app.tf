@@ -133,7 +133,8 @@ resource "azapi_resource" "function_app" {
           scmMinTlsVersion = "1.2"
           # Said either way: rules that were sent once stay when they are sent no more.
           ipSecurityRestrictionsDefaultAction = length(local.ip_restrictions_optional) == 0 ? "Allow" : "Deny"
-          # In one order, or every plan would find another one.
+          # In one order, or every plan would find another one. Azure returns no settings with the app, so that a plan doesn't see
+          # what was changed by hand; the next change here overwrites it.
           appSettings = [for name in sort(keys(local.app_settings)) : { name = name, value = local.app_settings[name] }]
         },
         length(local.ip_restrictions_optional) == 0 ? {} : { ipSecurityRestrictions = local.ip_restrictions_optional },

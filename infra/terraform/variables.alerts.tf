@@ -25,7 +25,7 @@ variable "alert_webhooks" {
   sensitive   = true
 
   validation {
-    condition     = alltrue([for url in values(var.alert_webhooks) : startswith(url, "https://")])
+    condition     = alltrue([for url in values(var.alert_webhooks) : try(startswith(url, "https://"), false)])
     error_message = "Give alert_webhooks as name => URL, beginning with https://."
   }
 }

@@ -69,7 +69,7 @@ variable "tags" {
   }
 
   validation {
-    condition     = length(var.tags) <= 12 && alltrue([for key, value in var.tags : length(key) <= 128 && length(value) <= 256])
+    condition     = length(var.tags) <= 12 && alltrue([for key, value in var.tags : length(key) <= 128 && try(length(value) <= 256, false)])
     error_message = "tags: at most 12, each with a key of up to 128 and a value of up to 256 characters; some of the resources allow no more than 15 tags."
   }
 }

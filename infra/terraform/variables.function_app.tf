@@ -46,7 +46,7 @@ variable "always_ready" {
   }
 
   validation {
-    condition     = alltrue([for count in values(var.always_ready) : count >= 1 && floor(count) == count])
+    condition     = alltrue([for count in values(var.always_ready) : try(count >= 1 && floor(count) == count, false)])
     error_message = "always_ready: counts must be whole numbers from 1 on; leave a group out to keep none of it ready."
   }
 
@@ -229,5 +229,10 @@ variable "app_settings" {
   validation {
     condition     = alltrue([for name in keys(var.app_settings) : can(regex("^[A-Za-z_][A-Za-z0-9_]*$", name)) && !startswith(lower(name), "azurewebjobsstorage")])
     error_message = "app_settings: names have letters, digits and underscores, and AzureWebJobsStorage* is set by Terraform: a connection string there would win over the app's identity."
+  }
+
+  validation {
+    condition     = alltrue([for value in values(var.app_settings) : value != null])
+    error_message = "app_settings has a null: leave the name out instead."
   }
 }

@@ -52,7 +52,7 @@ variable "provider_key_versions" {
   }
 
   validation {
-    condition     = alltrue([for version in values(var.provider_key_versions) : version >= 1 && floor(version) == version])
+    condition     = alltrue([for version in values(var.provider_key_versions) : try(version >= 1 && floor(version) == version, false)])
     error_message = "provider_key_versions: versions must be whole numbers from 1 on."
   }
 }
@@ -70,7 +70,7 @@ variable "provider_keys" {
   }
 
   validation {
-    condition     = alltrue([for value in values(var.provider_keys) : trimspace(value) != ""])
+    condition     = alltrue([for value in values(var.provider_keys) : try(trimspace(value) != "", false)])
     error_message = "provider_keys has an empty value: leave the name out instead, what Key Vault holds is kept."
   }
 }

@@ -161,12 +161,15 @@ run "refuses_what_azure_would_refuse" {
     metric_export_interval_ms = 1000.5
     availability_test         = { locations = ["emea-nl-ams-azr", "emea-nl-ams-azr"] }
 
-    app_settings   = { functions_worker_runtime = "python" }
-    max_body_bytes = 1073741824
+    app_settings          = { functions_worker_runtime = "python" }
+    always_ready          = { http = null }
+    alert_webhooks        = { chat = null }
+    provider_key_versions = { OPENAI_API_KEY = null }
+    max_body_bytes        = 1073741824
   }
 
   expect_failures = [
     var.prefix, var.tags, var.network_address_space, var.linked_networks, var.log_retention_days, var.metric_export_interval_ms,
-    var.availability_test, var.app_settings, var.max_body_bytes,
+    var.availability_test, var.app_settings, var.always_ready, var.alert_webhooks, var.provider_key_versions, var.max_body_bytes,
   ]
 }

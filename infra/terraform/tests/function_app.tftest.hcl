@@ -196,11 +196,11 @@ run "refuses_addresses_that_are_none_and_zones_over_storage_in_one" {
   expect_failures = [var.webhook_hosts, var.cors_origins, var.entra, var.zone_redundant]
 }
 
-run "refuses_settings_flex_has_not" {
+run "refuses_settings_without_a_value" {
   command = plan
 
   variables {
-    app_settings = { FUNCTIONS_WORKER_RUNTIME = "python" }
+    app_settings = { OPENAI_BASE_URL = null }
   }
 
   expect_failures = [var.app_settings]
