@@ -28,9 +28,13 @@ locals {
     for setting, name in local.secret_names : setting => "@Microsoft.KeyVault(SecretUri=${azurerm_key_vault.main.vault_uri}secrets/${name})"
   }
 
-  # 244 random bits, drawn when a secret is written. While planning it is one fixed text instead: uuid() would be unknown then, and
-  # azapi takes an unknown secret for a changed one.
-  random_key = terraform.applying ? sha256("${uuid()}${uuid()}") : "drawn while applying"
+  # 244 random bits for each, drawn when it is written: receivers of webhooks know theirs, and must not know the administrator's key
+  # by that. While planning it is a fixed text instead: uuid() would be unknown then, and azapi takes an unknown secret for a changed
+  # one.
+  random_keys = {
+    for setting in ["SWITCHYARD_ADMIN_KEY", "SWITCHYARD_WEBHOOK_SECRET"] :
+    setting => terraform.applying ? sha256("${uuid()}${uuid()}") : "${setting} is drawn while applying"
+  }
 
   key_vault_readers = toset([for id in coalesce(var.key_vault_readers, toset([data.azurerm_client_config.current.object_id])) : lower(id)])
 }
@@ -68,8 +72,8 @@ resource "azapi_resource_action" "secret" {
   sensitive_body = {
     properties = {
       value = (
-        each.key == "SWITCHYARD_ADMIN_KEY" ? coalesce(var.admin_key, local.random_key) :
-        each.key == "SWITCHYARD_WEBHOOK_SECRET" ? coalesce(var.webhook_secret, local.random_key) :
+        each.key == "SWITCHYARD_ADMIN_KEY" ? coalesce(var.admin_key, local.random_keys[each.key]) :
+        each.key == "SWITCHYARD_WEBHOOK_SECRET" ? coalesce(var.webhook_secret, local.random_keys[each.key]) :
         # Null where the value is not told: no matter while its version stays, and refused by Azure when it is new.
         try(var.provider_keys[each.key], local.secrets_optional[each.key], null)
       )

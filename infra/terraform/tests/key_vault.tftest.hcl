@@ -50,6 +50,10 @@ run "an_administrators_key_is_made" {
     error_message = "Roles instead of access policies, and nothing that outlives `terraform destroy` unless asked for."
   }
   assert {
+    condition     = local.random_keys["SWITCHYARD_ADMIN_KEY"] != local.random_keys["SWITCHYARD_WEBHOOK_SECRET"]
+    error_message = "A key must be drawn for each: who verifies webhooks holds theirs, and must not hold the administrator's by that."
+  }
+  assert {
     condition     = strcontains(output.admin_key_command, "--name switchyard-admin-key")
     error_message = "The output tells how to read the key."
   }
