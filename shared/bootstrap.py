@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from shared.adapters.clock import SystemClock
 from shared.adapters.entra import EntraTokens, blocking_credential
@@ -32,7 +33,7 @@ from shared.keys import Keys
 from shared.ledger import Ledger
 from shared.limits import RateLimits
 from shared.metrics import Metrics
-from shared.ports import Clock, HttpTransport, Tables
+from shared.ports import Clock, HttpTransport, LimitBackend, Tables, Telemetry
 from shared.projects import Projects
 from shared.responses import Responses
 from shared.settings import SIMULATOR, Settings
@@ -60,15 +61,43 @@ async def open_gateway(settings: Settings, *, environment: Mapping[str, str]) ->
             settings.catalog, environment=environment, tables=tables, clock=clock, simulator_url=settings.upstream
         )
         await catalog.refresh()
-        verifier = _verifier(settings, transport, clock)
-        backend = None if settings.redis is None else open_redis(settings.redis.reveal(), clock, tokens=tokens)
-        telemetry = open_telemetry(settings.telemetry, clock, instance, credential=blocking_credential)
+        opened = _Opened(
+            clock=clock,
+            transport=transport,
+            tokens=tokens,
+            instance=instance,
+            tables=tables,
+            catalog=catalog,
+            verifier=_verifier(settings, transport, clock),
+            limits=None if settings.redis is None else open_redis(settings.redis.reveal(), clock, tokens=tokens),
+            telemetry=open_telemetry(settings.telemetry, clock, instance, credential=blocking_credential),
+        )
     except ConfigurationError:
         if tables is not None:
             await tables.aclose()
         await tokens.aclose()
         await transport.aclose()
         raise
+    return _gateway(settings, opened)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What can fail to open; all else is made of it. ``limits`` is where limits per minute are counted, None for the tables."""
+
+    clock: Clock
+    transport: HttpTransport
+    tokens: EntraTokens
+    instance: str
+    tables: Tables
+    catalog: CatalogSource
+    verifier: EntraVerifier | None
+    limits: LimitBackend | None
+    telemetry: Telemetry
+
+
+def _gateway(settings: Settings, opened: _Opened) -> Gateway:
+    tables, clock, instance = opened.tables, opened.clock, opened.instance
     usage = UsageLog(tables, clock)
     budgets = Budgets(tables, clock, webhook_hosts=settings.webhook_hosts)
     ledger = Ledger(tables, clock, instance, usage_until=usage.written_until)
@@ -78,20 +107,20 @@ async def open_gateway(settings: Settings, *, environment: Mapping[str, str]) ->
     webhook = _webhook(settings, outside, clock)
     return Gateway(
         settings=settings,
-        catalog=catalog,
-        providers=providers(transport, tokens),
-        transport=transport,
-        tokens=tokens,
+        catalog=opened.catalog,
+        providers=providers(opened.transport, opened.tokens),
+        transport=opened.transport,
+        tokens=opened.tokens,
         tables=tables,
         usage=usage,
         metrics=Metrics(tables, clock, instance),
-        keys=Keys(tables, clock, settings.admin_key, budget_exists=_existing(budgets), verifier=verifier),
+        keys=Keys(tables, clock, settings.admin_key, budget_exists=_existing(budgets), verifier=opened.verifier),
         feedback=Feedback(tables, usage, clock),
         health=health,
         shared_health=SharedHealth(tables, clock, health, instance),
         budgets=budgets,
         ledger=ledger,
-        limits=RateLimits(tables, clock, instance, backend=backend),
+        limits=RateLimits(tables, clock, instance, backend=opened.limits),
         projects=Projects(tables, clock),
         idempotency=Idempotency(tables, clock),
         alerts=Alerts(tables, clock, budgets, ledger.balance, webhook),
@@ -102,7 +131,7 @@ async def open_gateway(settings: Settings, *, environment: Mapping[str, str]) ->
         batches=Batches(tables, clock),
         traffic=Traffic(),
         clock=clock,
-        telemetry=telemetry,
+        telemetry=opened.telemetry,
         outside=outside,
         webhook=webhook,
     )

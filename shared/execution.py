@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from shared.core.health import HealthSnapshot
 from shared.core.records import SUCCEEDED, AttemptRecord, Caller, RequestRecord
 from shared.core.registry import Deployment, Timeouts
 from shared.core.route import Candidate, Route
+from shared.core.seen import Seen
 from shared.core.telemetry import Content
 from shared.gateway import Gateway
 from shared.gauges import tell_breakers
@@ -472,27 +473,6 @@ class Execution:
             route=self.route,
         )
         return {**written, "not_admitted": self.not_admitted} if self.not_admitted else written
-
-
-@dataclass(slots=True)
-class Seen:
-    """What went by in a stream: the usage the provider reported, or at least the length of the text."""
-
-    usage: Usage | None = None
-    text_length: int = 0
-    response_model: str | None = None
-
-    def note(self, chunk: Chunk) -> None:
-        """Take one event in."""
-        self.text_length += chunk.text_length
-        if chunk.usage is not None:
-            self.usage = chunk.usage
-        if chunk.response_model is not None:
-            self.response_model = chunk.response_model
-
-    def partial(self) -> Seen:
-        """Return the same for a stream that did not come to its end: what was reported so far is an underestimate."""
-        return replace(self, usage=None if self.usage is None else replace(self.usage, exact=False))
 
 
 async def _until_content(events: AsyncGenerator[list[Chunk | Failed], None], opening: list[Chunk | Failed]) -> Failed | None:

@@ -35,7 +35,8 @@ from shared.core.records import SUCCEEDED, Caller
 from shared.core.registry import Deployment
 from shared.core.requirements import MESSAGE_BOUND, OVERHEAD_BOUND
 from shared.core.route import Candidate, Route
-from shared.execution import Execution, Open, Seen
+from shared.core.seen import Seen
+from shared.execution import Execution, Open
 from shared.gateway import Gateway
 from shared.health_book import HealthReport
 from shared.ports import Clock
