@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from shared.adapters.telemetry import lanes
-from shared.adapters.telemetry.exporters import Fate, Sent
+from shared.adapters.telemetry import console, lanes
+from shared.adapters.telemetry.exporters import Exporters, Fate, Sent
+from shared.adapters.telemetry.happened import Ended, LogLine
 from shared.adapters.telemetry.lanes import Lane, Pause
+from shared.adapters.telemetry.telling import Telling
+from shared.core.telemetry import Destination as Where
+from shared.core.telemetry import TelemetryOptions, TraceContext
+from tests.fakes import FakeClock
+from tests.telemetry.scenes import request
 
 
 class Destination:
@@ -81,3 +88,38 @@ def test_what_a_destination_asks_for_is_heeded_within_reason() -> None:
     pause.told(Sent(), 430.0)
     pause.told(Sent(Fate.LATER, "500"), 430.0)
     assert 435.0 == pause.until
+
+
+def test_steady_requests_keep_neither_metrics_nor_lines_waiting() -> None:
+    """While spans are sent, more of them come, for hours: the rest is told all the same, and metrics in their time."""
+    clock = FakeClock()
+    sent: list[str] = []
+
+    def spans(batch: Sequence[Any]) -> Sent:
+        del batch
+        assert len(sent) < 20, "it does not end"
+        sent.append("spans")
+        clock.seconds += 70
+        telling.take(Ended(request(), TraceContext("1" * 32, "1" * 16)))
+        return Sent()
+
+    def others(name: str) -> Callable[[Any], Sent]:
+        def send(_: Any) -> Sent:
+            sent.append(name)
+            return Sent()
+
+        return send
+
+    preferences = console.open_exporters().metric_exporter
+    exporters = Exporters(spans, others("metrics"), others("lines"), preferences, delta=False, close=lambda: None)
+    telling = Telling(TelemetryOptions(Where.CONSOLE), clock, "i", exporters=exporters, gauges=lambda _: [])
+    telling.take(LogLine(0.0, 30, "switchyard", "a line"))
+    for _ in range(lanes.BATCH + 1):
+        telling.take(Ended(request(), TraceContext("1" * 32, "1" * 16)))
+    telling.send()
+    assert ["spans", "metrics", "spans", "metrics", "lines"] == sent
+
+    sent.clear()
+    telling.send(last=True)
+    telling.close()
+    assert ["metrics", "spans"] == sent[:2], "a backlog of spans may take longer than there is time for"

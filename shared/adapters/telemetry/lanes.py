@@ -52,6 +52,8 @@ class Lane(Generic[Item]):
     """Items that had no place."""
     given_up: int = 0
     """Items that the destination did not take."""
+    gone: int = 0
+    """Items that wait no more: sent, or given up."""
     _waiting: deque[tuple[Item, int]] = field(default_factory=deque)
     _bytes_in: int = 0
     _bytes_out: int = 0
@@ -82,6 +84,7 @@ class Lane(Generic[Item]):
             self._waiting.extendleft(reversed(batch))
             return sent
         self._bytes_out += size
+        self.gone += len(batch)
         if sent.fate is not Fate.SENT:
             self.given_up += len(batch)
             self._tries = 0

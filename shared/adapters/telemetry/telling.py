@@ -105,9 +105,18 @@ class Telling:
 
     def send(self, *, last: bool = False) -> None:
         """Send what is ready and due; everything when it is the ``last`` time."""
+        self._measured(last=last)  # first: a backlog of spans may take longer than there is time for
         self._empty(self._spans, "Spans", last=last)
         self._empty(self._logs, "Log lines", last=last)
-        self._count_dropped()
+        if self._count_dropped() and last:
+            self._measured(last=True)
+
+    def close(self) -> None:
+        """Close connections."""
+        self._instruments.close()
+        self._exporters.close()
+
+    def _measured(self, *, last: bool) -> None:
         if last and self._unsent:
             self._send_metrics()  # what was kept, and then what came after it
         if not self._unsent and (last or self._is_due()):
@@ -116,28 +125,26 @@ class Telling:
         if last or self._clock.monotonic() >= self._metrics_pause.until:
             self._send_metrics()
 
-    def close(self) -> None:
-        """Close connections."""
-        self._instruments.close()
-        self._exporters.close()
-
     def _empty(self, lane: Lane[Item], what: str, *, last: bool) -> None:
         if last:
             lane.pause = Pause()
-        sent = lane.flush(self._clock.monotonic())
-        while sent is not None and sent.fate is Fate.SENT:
-            sent = lane.flush(self._clock.monotonic())
-        if sent is not None:
-            self._complaints.say(f"{what} were not taken", sent.why)
+        end = lane.gone + len(lane)  # what comes meanwhile has to wait: as long as there are requests, there would be no end
+        while lane.gone < end and (sent := lane.flush(self._clock.monotonic())) is not None:
+            if sent.fate is not Fate.SENT:
+                self._complaints.say(f"{what} were not taken", sent.why)
+                return
+            self._measured(last=False)  # those of the minute are not late because there is much to send
 
     def _send_spans(self, requests: Sequence[tuple[ReadableSpan, ...]]) -> Sent:
         return self._exporters.spans([span for request in requests for span in request])
 
-    def _count_dropped(self) -> None:
+    def _count_dropped(self) -> bool:
         dropped = self._spared + self._spans.turned_away + self._spans.given_up
-        if dropped > self._dropped:
-            self._instruments.record(Measurement(semconv.DROPPED, dropped - self._dropped))
-            self._dropped = dropped
+        if dropped == self._dropped:
+            return False
+        self._instruments.record(Measurement(semconv.DROPPED, dropped - self._dropped))
+        self._dropped = dropped
+        return True
 
     def _is_due(self) -> bool:
         now, measured = self._clock.monotonic(), self._measured_at
