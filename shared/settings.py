@@ -51,6 +51,8 @@ from shared.core.telemetry import Destination, TelemetryOptions
 SIMULATOR: Final = "simulator"
 MIN_SECRET: Final = 16
 MAX_PORT: Final = 65_535
+_UNRESOLVED: Final = "@Microsoft.KeyVault("
+"""What Azure hands to the app where it can't read a secret: the reference itself, which anybody could guess."""
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"", "0", "false", "no", "off"})
 _CONTENT: Final = {"span_only": True, "span_and_event": True, "no_content": False}
@@ -126,6 +128,8 @@ def _secret(environment: Mapping[str, str], name: str, problems: list[str]) -> S
     value = environment.get(name)
     if not value:
         return None
+    if value.startswith(_UNRESOLVED):
+        problems.append(f"Azure could not read {name} from Key Vault: see to its role and its network, then restart the app")
     if len(value) < MIN_SECRET or any(character.isspace() for character in value):
         problems.append(f"{name} must have at least {MIN_SECRET} characters and no spaces")
     return Secret(value)

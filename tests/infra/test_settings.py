@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from shared.core.errors import ConfigurationError
+from shared.settings import load
 from tests.infra import terraform_text as terraform
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,6 +130,13 @@ def test_what_the_app_cannot_do_without_depends_on_nothing(name: str) -> None:
     before = re.split(rf'"?\b{name}\b"?\s*=', terraform.expression(home))[0]
     assert "?" not in before
     assert home in _merged("app_settings")
+
+
+def test_a_secret_that_azure_could_not_read_is_none() -> None:
+    """Azure then hands over the reference itself: a key that anybody could guess who knows the vault's name."""
+    for name in ("SWITCHYARD_ADMIN_KEY", "SWITCHYARD_WEBHOOK_SECRET"):
+        with pytest.raises(ConfigurationError, match=f"could not read {name} from Key Vault"):
+            load({name: "@Microsoft.KeyVault(SecretUri=https://kv-x.vault.azure.net/secrets/a-key)"})
 
 
 def test_flex_consumption_takes_every_setting() -> None:
