@@ -129,7 +129,7 @@ def _secret(environment: Mapping[str, str], name: str, problems: list[str]) -> S
     if not value:
         return None
     if value.startswith(_UNRESOLVED):
-        problems.append(f"Azure could not read {name} from Key Vault: see to its role and its network, then restart the app")
+        problems.append(f"Azure could not read {name} from Key Vault: docs/runbook.md, Rotating keys")
     if len(value) < MIN_SECRET or any(character.isspace() for character in value):
         problems.append(f"{name} must have at least {MIN_SECRET} characters and no spaces")
     return Secret(value)

@@ -23,7 +23,7 @@ locals {
     { for setting, value in local.secrets_optional : setting => sha256(value) },
   )
 
-  # Without a version: the app picks a new one up within a day, or when it restarts.
+  # Without a version: the app picks a new one up within a day, or when it is told to (output refresh_secrets_command).
   settings_secrets = {
     for setting, name in local.secret_names : setting => "@Microsoft.KeyVault(SecretUri=${azurerm_key_vault.main.vault_uri}secrets/${name})"
   }

@@ -33,6 +33,11 @@ output "admin_key_command" {
   value       = "az keyvault secret show --vault-name ${azurerm_key_vault.main.name} --name ${local.secret_names["SWITCHYARD_ADMIN_KEY"]} --query value --output tsv"
 }
 
+output "refresh_secrets_command" {
+  description = "Has the app read its secrets from Key Vault anew: a restart alone doesn't always."
+  value       = "az rest --method post --url 'https://management.azure.com${azapi_resource.function_app.id}/config/configreferences/appsettings/refresh?api-version=2022-03-01'"
+}
+
 output "deploy_command" {
   description = "Deploys the code, from the repository's root."
   value       = "make deploy"

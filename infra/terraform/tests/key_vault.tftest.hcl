@@ -54,6 +54,10 @@ run "an_administrators_key_is_made" {
     error_message = "A key must be drawn for each: who verifies webhooks holds theirs, and must not hold the administrator's by that."
   }
   assert {
+    condition     = endswith(output.refresh_secrets_command, "${azapi_resource.function_app.id}/config/configreferences/appsettings/refresh?api-version=2022-03-01'")
+    error_message = "A new key must reach the app before a day is over."
+  }
+  assert {
     condition     = strcontains(output.admin_key_command, "--name switchyard-admin-key")
     error_message = "The output tells how to read the key."
   }
