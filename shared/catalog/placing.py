@@ -82,7 +82,8 @@ def _check_names(draft: Draft, findings: Findings) -> None:
         identity = deployment_id(placed)
         first = seen.setdefault(identity, placed.path)
         if first is not placed.path and SETTING in (first[0], placed.path[0]):
-            path = placed.path if placed.path[0] == SETTING else first
+            # A registered model gives way, and is left out: a problem of the setting lets no gateway open.
+            path = min(placed.path, first, key=lambda path: (path[1] not in findings.registered, path[0] != SETTING))
             findings.problem(path, f"`{identity}` is already a deployment; give one of the two another name")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from shared.catalog import CatalogSource, Loaded, load
+from shared.catalog.findings import CatalogError
 from shared.catalog.infrastructure import SETTING
 from shared.core.registry import Auth, Deployment
 from shared.ports import Tables
@@ -189,6 +190,14 @@ def test_a_registered_model_that_is_not_deployed_by_terraform_stays() -> None:
     assert None is found.registry.deployments["azure/hand"].unavailable
     assert NORTH == found.registry.providers["azure"].base_url
     assert 3 == len(found.registry.by_model["large"])
+
+
+def test_a_registered_model_gives_way_to_a_deployment_of_its_name() -> None:
+    """Whoever applied a new region did not see it: it is to blame, so that it is left out and the gateway opens."""
+    document = {"capabilities": ["chat"], "deployments": [{"provider": "azure", "name": "large@eastus2", "prices": []}]}
+    with pytest.raises(CatalogError, match="azure/large@eastus2") as refused:
+        load(GOOD, source="c", environment=environment(*TWO_REGIONS), overlay={"hand": document})
+    assert {"hand"} == refused.value.registered
 
 
 def test_a_model_the_catalog_does_not_know_stops_nobody() -> None:
