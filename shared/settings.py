@@ -45,14 +45,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from shared.core.errors import ConfigurationError
-from shared.core.registry import Secret
+from shared.core.registry import UNRESOLVED, Secret
 from shared.core.telemetry import Destination, TelemetryOptions
 
 SIMULATOR: Final = "simulator"
 MIN_SECRET: Final = 16
 MAX_PORT: Final = 65_535
-_UNRESOLVED: Final = "@Microsoft.KeyVault("
-"""What Azure hands to the app where it can't read a secret: the reference itself, which anybody could guess."""
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"", "0", "false", "no", "off"})
 _CONTENT: Final = {"span_only": True, "span_and_event": True, "no_content": False}
@@ -128,7 +126,7 @@ def _secret(environment: Mapping[str, str], name: str, problems: list[str]) -> S
     value = environment.get(name)
     if not value:
         return None
-    if value.startswith(_UNRESOLVED):
+    if value.startswith(UNRESOLVED):
         problems.append(f"Azure could not read {name} from Key Vault: docs/runbook.md, Rotating keys")
     if len(value) < MIN_SECRET or any(character.isspace() for character in value):
         problems.append(f"{name} must have at least {MIN_SECRET} characters and no spaces")

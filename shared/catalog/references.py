@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from shared.catalog.document import Plain
+from shared.core.registry import UNRESOLVED
 
 if TYPE_CHECKING:
     from shared.catalog.findings import Findings, Path
@@ -57,7 +58,7 @@ class References:
             if match["bad"]:
                 self.findings.problem(path, "has a `${` that is no reference; write ${NAME}, or $${ for the characters")
                 return ""
-            value = self._look_up(match["name"], sensitive=sensitive)
+            value = self._look_up(match["name"], path, sensitive=sensitive)
             if value is None and match["default"] is None:
                 missing.append(match["name"])
             return value if value is not None else (match["default"] or "")
@@ -70,8 +71,11 @@ class References:
             self.missing[path] = tuple(dict.fromkeys(missing))
         return Plain(replaced) if replaced and not missing else None
 
-    def _look_up(self, name: str, *, sensitive: bool) -> str | None:
+    def _look_up(self, name: str, path: Path, *, sensitive: bool) -> str | None:
         value = self.environment.get(name, "").strip() or None
+        if value is not None and value.startswith(UNRESOLVED):  # sent as a key, it would tell a stranger the vault's name
+            self.findings.warn(path, f"Azure could not read {name} from Key Vault: see to its role, then restart the app")
+            value = None
         if value is not None:
             self.findings.hidden[value] = f"${{{name}}}"
         if sensitive:

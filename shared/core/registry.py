@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 MAX_ALIAS_DEPTH: Final = 8
 
+UNRESOLVED: Final = "@Microsoft.KeyVault("
+"""How a setting begins that Azure could not read from Key Vault: the app is handed the reference itself, which is no secret."""
+
 
 class Secret:
     """A credential that does not show itself: not in a repr, a log, a trace or a comparison of records."""

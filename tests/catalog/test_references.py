@@ -30,6 +30,14 @@ def test_a_blank_credential_is_a_missing_one(value: str) -> None:
     assert "needs VENDOR_KEY, which the environment does not set" == found.deployments["vendor/small"].unavailable
 
 
+def test_a_reference_that_azure_could_not_follow_is_no_key() -> None:
+    """Sent as one, it would tell a provider the vault's name; the other deployments serve, and a person is told."""
+    found = load(GOOD, source="c.yaml", environment={**ENVIRONMENT, "VENDOR_KEY": "@Microsoft.KeyVault(SecretUri=https://v)"})
+    assert "needs VENDOR_KEY, which the environment does not set" == found.registry.deployments["vendor/small"].unavailable
+    assert None is found.registry.deployments["azure/large"].unavailable
+    assert any("Azure could not read VENDOR_KEY from Key Vault" in warning for warning in found.warnings)
+
+
 def test_a_missing_header_is_told_with_the_other_names() -> None:
     """Headers carry credentials too: all that is missing is named at once."""
     text = changed(('"${TEAM:-core}"', '"${TEAM}"'))
