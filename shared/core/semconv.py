@@ -56,7 +56,6 @@ RECOVERED: Final = "gateway.recovered"
 BUDGET: Final = "gateway.budget.id"
 CYCLE: Final = "gateway.budget.cycle"
 """How often a budget's period begins anew: day, week, month or total."""
-BREAKER_STATE: Final = "gateway.breaker.state"
 QUEUE_STATE: Final = "gateway.queue.state"
 
 # ---- spans -------------------------------------------------------------------------------------------------------------
