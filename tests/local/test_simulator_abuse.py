@@ -85,15 +85,21 @@ async def test_nothing_is_left_behind() -> None:
     before = asyncio.all_tasks()
     async with await start_simulator() as simulator:
         simulator.script({"rates": {"before_content": 0.5, "after_content": 0.5}})
-        async with ClientSession(simulator.url, timeout=ClientTimeout(0.5), connector=TCPConnector(limit=0)) as http:
+        async with ClientSession(simulator.url, timeout=ClientTimeout(None), connector=TCPConnector(limit=0)) as http:
 
             async def ask() -> None:
                 async with http.post(CHAT, json={**BODY, "stream": True}, allow_redirects=False) as response:
                     await response.read()
 
-            await asyncio.gather(*(ask() for _ in range(200)), return_exceptions=True)
+            clients = [asyncio.create_task(ask()) for _ in range(200)]
+            while simulator.counters["requests"] < len(clients):
+                await asyncio.sleep(0.01)
+            assert not all(client.done() for client in clients)
+            for client in clients:
+                client.cancel()
+            await asyncio.gather(*clients, return_exceptions=True)
     await asyncio.sleep(0)
     gc.collect()
     assert asyncio.all_tasks() == before
     assert simulator.counters["active"] == 0
-    assert simulator.counters["requests"] == sum(simulator.counters["by_outcome"].values()) > 0
+    assert simulator.counters["requests"] == sum(simulator.counters["by_outcome"].values()) == 200
