@@ -19,6 +19,8 @@ from shared.core.errors import StorageUnavailableError
 from shared.ports import Action, Entity, EntityExistsError, EntityTable, HttpTransport, Op
 from tests.azurite.process import ACCOUNT, Azurite
 
+SLACK = 20.0
+"""Seconds that a busy machine may take besides."""
 Ask = Callable[[EntityTable], Awaitable[object]]
 READ: Ask = lambda table: table.get("p", "r")  # noqa: E731
 INSERT: Ask = lambda table: table.insert(Entity("p", "r", {"tok": "mine"}))  # noqa: E731
@@ -47,7 +49,7 @@ async def test_an_emulator_that_was_killed_is_found_again(own: Azurite, transpor
     began = time.monotonic()
     outcomes = await asyncio.gather(READ(table), INSERT(table), TRANSACT(table), return_exceptions=True)
     assert all(isinstance(outcome, StorageUnavailableError) for outcome in outcomes)
-    assert time.monotonic() - began < WITHIN + HEAD + 1
+    assert time.monotonic() - began < WITHIN + HEAD + SLACK
 
     await asyncio.to_thread(own.start)
     assert await table.get("p", "kept") == Entity("p", "kept", {"n": 1}, etag)
@@ -84,7 +86,7 @@ async def test_a_frozen_emulator_is_given_up(own: Azurite, transport: HttpTransp
     own.thaw()
 
     assert [type(outcome) for outcome in outcomes] == [StorageUnavailableError] * 2
-    assert HEAD <= took < WITHIN + HEAD + 1
+    assert HEAD <= took < WITHIN + HEAD + SLACK
     assert await table.get("p", "first") is not None
     found = await table.get("p", "r")
     assert found is None or found.properties == {"tok": "mine"}

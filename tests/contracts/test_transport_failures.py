@@ -7,7 +7,6 @@ import contextlib
 import socket
 import ssl
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,25 +77,22 @@ async def test_connect_deadline(transport: HttpTransport) -> None:
                 filler.setblocking(False)
                 with contextlib.suppress(BlockingIOError):
                     filler.connect(full.getsockname())
-            began = time.monotonic()
             with pytest.raises(TransportTimeoutError) as caught:
                 await ask(transport, f"http://127.0.0.1:{full.getsockname()[1]}/", connect=0.1, head=5)
 
     assert not caught.value.sent
-    assert time.monotonic() - began < 1
 
 
 @pytest.mark.parametrize("drip", [False, True])
 async def test_head_deadline(transport: HttpTransport, *, drip: bool) -> None:
     """A provider silent before its head, or dripping it, is given up after ``head`` seconds; the request was sent."""
-    head = [b"HTTP/1.1 200 OK\r\n", *(b"X-%d: y\r\n" % n for n in range(200))] if drip else []
-    async with serving(answering(*head, pause=0.01, then="hang")) as server:
-        began = time.monotonic()
-        with pytest.raises(TransportTimeoutError) as caught:
-            await ask(transport, server.url, connect=5, head=0.1)
+    head = [b"HTTP/1.1 200 OK\r\n", *(b"X-%d: y\r\n" % n for n in range(5000))] if drip else []
+    async with serving(answering(*head, pause=0.02, then="hang")) as server:  # the whole head would take 100 s
+        async with asyncio.timeout(30):
+            with pytest.raises(TransportTimeoutError) as caught:
+                await ask(transport, server.url, connect=60, head=0.1)
 
         assert caught.value.sent
-        assert 0.09 < time.monotonic() - began < 1
         await until(lambda: server.open == 0)
 
 

@@ -17,8 +17,8 @@ from tests.faults.money import PAYING, PERIOD, ask, budget, finish, over, settle
 from tests.faults.wire import Asked, Fate, Wire, first
 from tests.functions.harness import Edge, Reply
 
-FAST = PATIENCE + DEFAULT_POLICY.wait * 1.25 + 1.5
-"""Seconds in which a refusal must come: what a look at the budgets and the ledger may take; the rest is a busy machine's."""
+FAST = PATIENCE + DEFAULT_POLICY.wait * 1.25 + 10
+"""Seconds in which a refusal must come: what a look at the budgets and the ledger may take; ten are a busy machine's."""
 
 
 def intent(asked: Asked) -> bool:
