@@ -41,6 +41,7 @@ from tests.telemetry.ingestion import Envelope, Ingestion
 CATALOG: Final = Path(__file__).with_name("telemetry.yaml")
 AT_ONCE: Final = 16
 LOOK_SECONDS: Final = 0.1
+SETTLED_SECONDS: Final = 300.0
 EXPORT_SECONDS: Final = 0.5
 PATIENCE: Final = 90.0
 PACE: Final = Pace(first=0.2, look=0.2, send=0.5)
@@ -299,8 +300,11 @@ async def _look(gateway: Gateway, books: Books) -> None:
 
 async def _close(gateway: Gateway, books: Books) -> None:
     """Wait until all is written down and the budgets have been told; note what usage and budgets say."""
+    async with asyncio.timeout(SETTLED_SECONDS):
+        while not books.budgets or any(budget["held_nano_usd"] for budget in books.budgets.values()):
+            await gateway.tell()  # again while a call that has its answer is still being settled
+            books.budgets = await _budgets(gateway)
     await gateway.tell()
-    books.budgets = await _budgets(gateway)
     _, usage = await gateway.call("GET", "/v1/usage?group_by=project,key,model,deployment")
     books.usage, books.total = usage["data"], usage["total"]
     books.received = gateway.simulator.log()
