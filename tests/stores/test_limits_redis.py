@@ -135,9 +135,9 @@ async def test_a_redis_that_stops_is_replaced_by_the_tables(
     loop = asyncio.get_running_loop()
     with caplog.at_level(logging.WARNING):
         began = loop.time()
-        for _ in range(20):
+        for _ in range(200):
             assert (await limits.admit((limited,), tokens=0)).allowed
-        assert loop.time() - began < 3.0
+        assert loop.time() - began < 30.0  # were each held up for the quarter second that the first one is, it would be 50
         server.thaw()
         server.stop()
         assert (await limits.admit((limited,), tokens=0)).allowed
