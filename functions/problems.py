@@ -62,8 +62,13 @@ TABLE: Final[dict[type[BaseException], Row]] = {
     ),
 }
 
-QUOTING: Final = (errors.InvalidRequestError, errors.StreamInterruptedError)
-"""Errors that may say what was in the body, or what a provider said about it."""
+QUOTING: Final = (
+    errors.InvalidRequestError,
+    errors.ModelNotFoundError,
+    errors.NotFoundError,
+    errors.StreamInterruptedError,
+)
+"""Errors that may say what was in the path or the body, or what a provider said about it."""
 
 UNEXPECTED: Final = Row(500, SERVER_ERROR, "internal_error", logging.ERROR)
 """What an exception that is no `GatewayError` looks like: a bug of ours, whose text nobody outside sees."""

@@ -89,7 +89,9 @@ def test_a_bug_shows_its_request_id_only() -> None:
     assert "req_1" in unexpected_problem("req_1").body["error"]["message"]
 
 
-@pytest.mark.parametrize("error", [errors.InvalidRequestError, errors.StreamInterruptedError])
+@pytest.mark.parametrize(
+    "error", [errors.InvalidRequestError, errors.ModelNotFoundError, errors.NotFoundError, errors.StreamInterruptedError]
+)
 def test_the_log_does_not_quote_callers_and_providers(error: type[errors.GatewayError]) -> None:
     """Their words may be the prompt's: the code and the field stand for them. Our own words are logged."""
     told = logged(error("You wrote: my secret prompt", code="invalid_value", param="messages"))
