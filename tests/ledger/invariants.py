@@ -249,8 +249,12 @@ class Auditor:
         for account in attempt.accounts:
             self._totals[account.budget, account.period].used += charged - attempt.amount
 
-    def refused(self, attempt: Attempt, budget: str, amount: int) -> None:
-        """Judge a refusal for want of ``amount``: there must have been a moment when it was not there."""
+    def refused(self, attempt: Attempt, budget: str, amount: int, *, slept: bool = False) -> None:
+        """Judge a refusal for want of ``amount``: there must have been a moment when it was not there.
+
+        An instance that ``slept`` meanwhile, beyond its patience, is refused by its last look, and could not take another; what
+        was true at that look is forgotten here.
+        """
         account = next(account for account in attempt.accounts if account.budget == budget)
         key = account.budget, account.period
         totals, since = self._totals[key], attempt.asked_at - GRACE
@@ -260,7 +264,7 @@ class Auditor:
         least = min(each.limit for each in self._settings.possible(key, since - LAG)) - most
         self.counts["refused"] += 1
         self._asking.pop(attempt.name)
-        if least - self._excused(key) >= amount:  # an overrun is spent before the head knows of it
+        if not slept and least - self._excused(key) >= amount:  # an overrun is spent before the head knows of it
             self.violated(6, f"{attempt.name} was refused {amount} of {budget}, which had {least} left all the time")
         for share in (85, 75):
             self.counts[f"refused below {share} %"] += totals.used + amount <= account.limit * share / 100

@@ -29,6 +29,8 @@ LOG_LINES = 4_000
 RECOVERY_EVERY = 10.0
 LATEST = 125.0
 """Seconds after which every late write has landed."""
+RECOVERING = 0.1
+"""Seconds that recovery may take for one session: some answers of the store."""
 SETTLING = 10.0
 """Seconds after the last trouble from which an instance counts as well."""
 
@@ -242,7 +244,8 @@ class World:
             async with asyncio.timeout(patience):
                 hold = await instance.ledger.reserve(intent, attempt.accounts, amount, least=least)
         except BudgetExceededError as error:
-            self.auditor.refused(attempt, error.budget, amount if least is None else least)
+            slept = instance.thawed_at > attempt.asked_at
+            self.auditor.refused(attempt, error.budget, amount if least is None else least, slept=slept)
             return None
         except StorageUnavailableError:
             self.counts["not served: store"] += 1
@@ -417,7 +420,8 @@ class World:
                 instance.end = self.loop.run_in(instance.gate, self._closes(instance))
         ends = [one.end for one in self.instances if one.end is not None and not one.gate.dead]
         janitor = self._start(recovers=True, works=False)
-        deadline = self.loop.time() + self.plan.policy.ttl + 17.0
+        work = RECOVERING * len(self.store.partition("ledger", "sessions"))
+        deadline = self.loop.time() + self.plan.policy.ttl + 17.0 + work
         await self._finished(ends, "an end in order", deadline)
         await self._until_closed(deadline)
         await asyncio.sleep(LATEST)
