@@ -104,10 +104,10 @@ SCRIPTS: Final = (
     Script("fallback", (Try(FailureKind.EMPTY_RESPONSE), Try(FailureKind.TIMEOUT, 30.0), Try()), ("one", "one", "two")),
     Script("long_wait", (THROTTLED, THROTTLED, Try()), ("one", "two", "one"), scale=1 / 18_000),
     Script("cancel_in_a_wait", (THROTTLED, THROTTLED), ("one", "two"), None, cancel_at=100.0, scale=1 / 200, webhook=True),
-    Script("cancel_in_an_attempt", (Try(seconds=60.0),), ("one",), None, cancel_at=20.0, scale=1 / 20),
+    Script("cancel_in_an_attempt", (Try(seconds=2_000.0),), ("one",), None, cancel_at=20.0, scale=1 / 20),
     Script(
         "cancel_in_a_later_attempt",
-        (replace(THROTTLED, retry_after=5.0), replace(THROTTLED, retry_after=5.0), Try(seconds=60.0)),
+        (replace(THROTTLED, retry_after=5.0), replace(THROTTLED, retry_after=5.0), Try(seconds=2_000.0)),
         ("one", "two", "one"),
         None,
         cancel_at=30.0,

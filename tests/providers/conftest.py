@@ -51,7 +51,7 @@ def call(
         provider=replace(provider, **of_provider),
         model=replace(Model("model", frozenset({"chat"})), **of_model),
         deployment=Deployment("vendor/model", "model", "vendor", "target-model"),
-        timeouts=timeouts or Timeouts(connect=1, first_content=1.5, idle=0.4, whole=2.0),
+        timeouts=timeouts or Timeouts(connect=10, first_content=30, idle=30, whole=60),
         request_id="req_01JABCDEFGHJKMNPQRSTVWXYZ0",
     )
 

@@ -29,7 +29,7 @@ async def resize(tables: Tables, pages: int) -> None:
 async def test_a_full_disk_grants_nothing(tmp_path: Path) -> None:
     """Under a hard budget what is granted is written, and the rest hears 503; once there is room the books are right."""
     tables = open_tables(f"sqlite:{tmp_path / 'state.db'}")
-    ledger = Ledger(tables, SystemClock(), "i", policy=LedgerPolicy(wait=0.3, gather=0.01, tick=0.05))
+    ledger = Ledger(tables, SystemClock(), "i", policy=LedgerPolicy(wait=1.0, gather=0.01, tick=0.05))
     account = Account("b", "total", LIMIT, hard=True)
     first = await ledger.reserve(Intent("first", 1), (account,), EACH)
     await resize(tables, 30)
