@@ -42,7 +42,7 @@ lock: .venv/.dev ## pin every transitive dependency anew in constraints.txt
 	  sed '/^-c /d' requirements.txt > .venv/direct.txt; \
 	  sed -e 's/^-r requirements-local.txt//' requirements-dev.txt >> .venv/direct.txt; \
 	  sed -e '/^-r /d' requirements-local.txt >> .venv/direct.txt; \
-	  $(BIN)/uv pip compile --quiet --no-annotate --no-header .venv/direct.txt) > .venv/constraints.txt \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header .venv/direct.txt) > .venv/constraints.txt \
 	  && mv .venv/constraints.txt constraints.txt
 
 clean: ## forget the environment and the local state
