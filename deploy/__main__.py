@@ -38,6 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DeployError as error:
         print(error, file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"{error.filename or 'This machine'}: {error.strerror or error}. Mend that and run it again.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped: nothing was sent.", file=sys.stderr)
+        return 130
     return 0
 
 

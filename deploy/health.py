@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
@@ -18,6 +19,7 @@ PATIENCE: Final = 600.0
 
 _PAUSE = 5.0
 _ONE_ANSWER: Final = 60.0
+_GLANCE: Final = 10.0
 _FEW: Final = 1024
 
 
@@ -49,20 +51,25 @@ def wait(
         time.sleep(_PAUSE)
 
 
-def _look(endpoint: str) -> tuple[str | None, str]:
+def serving(endpoint: str) -> str | None:
+    """Ask once, not for long; return the name of the package that serves, None if none does."""
+    return _look(endpoint, _GLANCE)[0]
+
+
+def _look(endpoint: str, timeout: float = _ONE_ANSWER) -> tuple[str | None, str]:
     """Return the serving package's name, or None; and what was seen, in words."""
     if not endpoint.startswith(("https://", "http://127.0.0.1:")):
         message = f"`{endpoint}` is not an https:// address."
         raise DeployError(message)
     request = urllib.request.Request(f"{endpoint.rstrip('/')}{PATH}", headers={"accept": "application/json"})  # noqa: S310 - checked above
     try:
-        with urllib.request.urlopen(request, timeout=_ONE_ANSWER) as answer:  # noqa: S310 - checked above
+        with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310 - checked above
             body: Any = json.loads(answer.read(_FEW))
     except urllib.error.HTTPError as error:
         return None, f"answers {error.code} {HTTPStatus(error.code).phrase if error.code in set(HTTPStatus) else ''}".rstrip()
     except OSError as error:
         return None, f"does not answer ({getattr(error, 'reason', error)})"
-    except ValueError:
+    except (ValueError, http.client.HTTPException):
         return None, "answers something that is not ours"
     if not isinstance(body, dict) or body.get("status") != "alive":
         return None, "answers something that is not ours"

@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from deploy.errors import DeployError
+
 KEPT: Final = 5
-"""Packages that are kept. Each is about half a megabyte."""
+"""Packages that are kept, of each app. Each is about half a megabyte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +48,16 @@ class History:
         told = self._read()
         before = [one for one in told if (one.build, one.app) == (build, app)]
         now = Published(build, app, served or any(one.served for one in before))
-        kept = [*(one for one in told if one not in before), now][-KEPT * 4 :]
+        kept = _lasting([*(one for one in told if one not in before), now])
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._list.write_text(json.dumps([asdict(one) for one in kept], indent=1), encoding="utf-8")
+        unfinished = self._list.with_suffix(".part")
+        unfinished.write_text(json.dumps([asdict(one) for one in kept], indent=1), encoding="utf-8")
+        unfinished.replace(self._list)
         self.forget()
 
     def forget(self) -> None:
-        """Delete old packages: neither among the last that were made nor among the last that served."""
-        needed = {one.build for one in self._read()[-KEPT:]}
+        """Delete old packages: not the last that were made, nor those that are written down."""
+        needed = {one.build for one in self._read()}
         for path in sorted(self._folder.glob("*.zip"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
             if path.stem not in needed:
                 path.unlink()
@@ -63,3 +67,15 @@ class History:
             return [Published(**one) for one in json.loads(self._list.read_text(encoding="utf-8"))]
         except FileNotFoundError:
             return []
+        except (ValueError, TypeError) as error:
+            message = f"{self._list} can't be read: delete it, and publish with `--package` what is to serve."
+            raise DeployError(message) from error
+
+
+def _lasting(told: list[Published]) -> list[Published]:
+    """Return, of each app, the last that were sent and the last that served: failed attempts must not push out what works."""
+    lasting: set[Published] = set()
+    for app in {one.app for one in told}:
+        sent = [one for one in told if one.app == app]
+        lasting.update(sent[-KEPT:], [one for one in sent if one.served][-KEPT:])
+    return [one for one in told if one in lasting]

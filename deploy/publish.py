@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from deploy import health, programs
 from deploy.errors import DeployError
@@ -12,6 +13,14 @@ from deploy.package import build_of
 from deploy.target import Target
 
 Say = Callable[[str], None]
+
+_LONGEST: Final = 1800.0
+"""Seconds after which the Azure CLI is no longer waited for; it gives a build 15 minutes by itself."""
+
+_PAUSE: Final = 5.0
+_TAKEN: Final = ("Deployment was successful", "host key", "host url", "/admin/host/status", "still on-going")
+"""What the Azure CLI says when the app has the package and only its own look at the app failed, which it takes by the app's own
+address, half a minute long. Ours is the one that counts: it asks where callers do, and is patient."""
 
 
 def publish(archive: Path, target: Target, history: History, *, patience: float = health.PATIENCE, say: Say = print) -> None:
@@ -22,37 +31,59 @@ def publish(archive: Path, target: Target, history: History, *, patience: float 
     build = build_of(archive)
     logged_in(target)
     before = history.previous(target.app, build)
+    history.add(build, target.app, served=False)  # first: whatever ends this run, `rollback` knows what was sent
     say(f"Publishing {build} to {target.app}; Azure installs its requirements, which takes some minutes …")
     try:
-        send(archive, target)
+        send(archive, target, build=build, say=say)
         health.wait(target.endpoint, build=build, patience=patience, say=say)
     except DeployError as error:
-        history.add(build, target.app, served=False)
         message = f"{error}\n{_way_back(before)}"
+        raise DeployError(message) from error
+    except KeyboardInterrupt as error:
+        message = (
+            f"Stopped. Azure may go on with {build}: `.venv/bin/python -m deploy health` says what serves.\n{_way_back(before)}"
+        )
         raise DeployError(message) from error
     history.add(build, target.app, served=True)
     say(f"{build} serves at {target.endpoint}")
     say(_way_back(before))
 
 
-def send(archive: Path, target: Target) -> None:
-    """Hand a package to the function app, to be built there."""
-    programs.show(
+def send(archive: Path, target: Target, *, build: str, say: Say = print) -> None:
+    """Hand a package to the function app, to be built there; raise `DeployError` when the app does not take it.
+
+    The Azure CLI is not waited for once the package serves: some releases never end where the app's own address is closed.
+    """
+    fresh = health.serving(target.endpoint) != build
+    code, said = programs.run_until(
+        lambda: fresh and health.serving(target.endpoint) == build,
         "az",
         *("functionapp", "deployment", "source", "config-zip", "--build-remote", "true"),
         *("--subscription", target.subscription, "--resource-group", target.resource_group, "--name", target.app),
         *("--src", str(archive), "--only-show-errors", "--output", "none"),
-        otherwise=f"{target.app} did not take the package: the portal shows why, under Deployment Center, Logs. Soon after the "
-        "first `terraform apply` its roles may not have spread yet: try again in some minutes",
+        limit=_LONGEST,
+        pause=_PAUSE,
     )
+    if code == 0 or code is None:
+        return
+    if any(words in said for words in _TAKEN):
+        say(f"  The app has the package, and the Azure CLI found it not well yet: {said}")
+        return
+    message = (
+        f"{target.app} did not take the package: the portal shows why, under Deployment Center, Logs. Soon after the first "
+        f"`terraform apply` its roles may not have spread yet: try again in some minutes.\n`az` ended with {code} and said: "
+        f"{said or 'nothing'}"
+    )
+    raise DeployError(message)
 
 
 def logged_in(target: Target) -> None:
-    """See that the Azure CLI may talk to the subscription; raise `DeployError` otherwise."""
+    """See that the Azure CLI may talk to the subscription now; raise `DeployError` otherwise. The token is not printed."""
     programs.ask(
         "az",
-        *("account", "show", "--subscription", target.subscription, "--output", "none"),
-        otherwise=f"The Azure CLI has no access to subscription {target.subscription}: `az login` first.",
+        *("account", "get-access-token", "--subscription", target.subscription, "--output", "none"),
+        otherwise=f"The Azure CLI has no access to subscription {target.subscription}: `az login` first, "
+        "with --tenant if it is in another directory.",
     )
 
 

@@ -42,7 +42,14 @@ def read(folder: Path) -> Target:
         "-no-color",
         otherwise=f"Terraform's outputs can't be read in {folder}: `terraform init` there, with this environment's backend.",
     )
-    return parse(json.loads(printed), folder)
+    try:
+        outputs = json.loads(printed)
+    except ValueError as error:
+        message = (
+            f"`terraform output -json` in {folder} printed no JSON: is `terraform` on PATH Terraform itself, without a wrapper?"
+        )
+        raise DeployError(message) from error
+    return parse(outputs, folder)
 
 
 def parse(outputs: Mapping[str, Mapping[str, Any]], folder: Path) -> Target:

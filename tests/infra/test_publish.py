@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,7 +22,10 @@ import pytest
 from deploy.__main__ import main
 from deploy.target import OUTPUTS
 
-# What `az` was asked, a line for each call; it refuses what `refused` names, and tells the app which package it got.
+ROOT = Path(__file__).resolve().parents[2]
+
+# What `az` was asked, a line for each call; it refuses what `refused` names, tells the app which package it got, and then does
+# what `afterwards` says.
 AZ = """#!/bin/sh
 cd "$(dirname "$0")"
 printf '%s\\t' "$@" >> asked
@@ -29,6 +35,7 @@ for part in "$@"; do
   if [ "$before" = --src ]; then printf '%s' "$(basename "$part" .zip)" > served; fi
   before=$part
 done
+if [ "$1" = functionapp ] && [ -f afterwards ]; then . ./afterwards; fi
 """
 TERRAFORM = """#!/bin/sh
 cat "$(dirname "$0")/outputs"
@@ -43,7 +50,7 @@ class Azure:
     endpoint: str
     root: Path
     starting: list[int] = field(default_factory=list)
-    """Statuses it answers before it is up."""
+    """Statuses it answers before it is up; 0 is no HTTP."""
 
     def calls(self) -> list[list[str]]:
         """Return what the Azure CLI was asked."""
@@ -78,6 +85,9 @@ def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Azure]:
         def do_GET(self) -> None:
             served = home / "served"
             status = found.starting.pop(0) if found.starting else 200 if served.exists() else 404
+            if status == 0:
+                self.wfile.write(b"nonsense\r\n")
+                return
             body = json.dumps({"status": "alive", "build": served.read_text()} if status == 200 else {}).encode()
             self.send_response(status)
             self.send_header("content-length", str(len(body)))
@@ -97,6 +107,7 @@ def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Azure]:
         _tool(home / "terraform", TERRAFORM)
         monkeypatch.setenv("PATH", str(home), prepend=":")
         monkeypatch.setattr("deploy.health._PAUSE", 0.01)
+        monkeypatch.setattr("deploy.publish._PAUSE", 0.01)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield found
@@ -106,7 +117,7 @@ def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Azure]:
 
 def test_publishing_sends_the_package_and_waits_until_it_serves(azure: Azure, capsys: pytest.CaptureFixture[str]) -> None:
     """Where Terraform says, built remotely, and well only when the endpoint answers from that very package."""
-    azure.starting = [503, 404]
+    azure.starting = [404, 503, 0, 404]
 
     assert 0 == azure.run("publish")
     said = capsys.readouterr().out
@@ -118,6 +129,7 @@ def test_publishing_sends_the_package_and_waits_until_it_serves(azure: Azure, ca
         zip(sent[6::2], sent[7::2], strict=False)
     ).items()
     assert "answers 503" in said
+    assert "something that is not ours" in said
     assert f"{build} serves at {azure.endpoint}" in said
 
 
@@ -169,6 +181,64 @@ def test_a_package_that_does_not_come_up_says_how_to_go_back(azure: Azure, capsy
     assert first == (azure.home / "served").read_text()
 
 
+def test_failed_attempts_do_not_push_out_what_served(azure: Azure) -> None:
+    """However many there were, and on however many apps, the way back leads to it."""
+    assert 0 == azure.run("publish")
+    first = (azure.home / "served").read_text()
+    azure.starting = [500] * 100_000
+    for number in range(8):
+        azure.change(str(number))
+        assert 1 == azure.run("publish", "--patience", "0")
+
+    azure.starting = []
+    assert 0 == azure.run("rollback")
+    assert first == (azure.home / "served").read_text()
+
+
+def test_what_the_azure_cli_thinks_of_the_app_does_not_count(azure: Azure, capsys: pytest.CaptureFixture[str]) -> None:
+    """It looks for half a minute, at an address that may be closed; then it fails, although the app has it, or never ends."""
+    (azure.home / "afterwards").write_text("echo $$ > running; sleep 600\n")
+    assert 0 == azure.run("publish")
+    assert not Path("/proc", (azure.home / "running").read_text().strip()).exists()
+
+    azure.starting = [503] * 100_000
+    for says, told in (
+        ("Deployment was successful but the app appears to be unhealthy.", "is not well after"),
+        ("Status Code: 403, BlobUploadFailedException", "did not take the package"),
+    ):
+        (azure.home / "afterwards").write_text(f"echo '{says}' >&2; exit 1\n")
+        assert 1 == azure.run("publish", "--patience", "0")
+        printed = capsys.readouterr()
+        assert says in printed.out + printed.err
+        assert told in printed.err
+
+
+def test_one_that_was_stopped_in_the_middle_can_be_taken_back(azure: Azure) -> None:
+    """Ctrl-C says what is not known, and `rollback` leads to what served before."""
+    assert 0 == azure.run("publish")
+    first = (azure.home / "served").read_text()
+    azure.change("second")
+    azure.starting = [500] * 100_000
+    (azure.home / "afterwards").write_text("touch waiting; sleep 600\n")
+
+    command = [sys.executable, "-m", "deploy", "--root", str(azure.root), "publish"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as running:
+        deadline = time.monotonic() + 120
+        while not (azure.home / "waiting").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=120)
+
+    assert 1 == running.returncode
+    assert "Stopped. Azure may go on" in said
+    assert f"packages/{first}.zip" in said
+    azure.starting = []
+    (azure.home / "afterwards").unlink()
+    assert first != (azure.home / "served").read_text()
+    assert 0 == azure.run("rollback")
+    assert first == (azure.home / "served").read_text()
+
+
 def test_a_file_that_is_no_package_is_not_sent(azure: Azure, capsys: pytest.CaptureFixture[str]) -> None:
     """Such as GitHub's artifact, which has the package in it; a package is known by what it holds, not by its name."""
     assert 0 == azure.run("publish")
@@ -208,14 +278,19 @@ def test_the_old_package_answering_is_not_the_new_one_serving(azure: Azure, caps
 
 def test_what_is_missing_is_said(azure: Azure, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """No login, nothing applied, no tool: each with what to do, before anything is sent."""
-    (azure.home / "refused").write_text("show")
+    (azure.home / "refused").write_text("get-access-token")
     assert 1 == azure.run("publish")
     assert "`az login` first" in capsys.readouterr().err
-    assert [["account", "show", "--subscription", "sub", "--output", "none"]] == azure.calls()
+    assert [["account", "get-access-token", "--subscription", "sub", "--output", "none"]] == azure.calls()
 
-    (azure.home / "outputs").write_text("{}")
-    assert 1 == azure.run("publish")
-    assert "has no output subscription_id, resource_group_name" in capsys.readouterr().err
+    for outputs, why in (("{}", "has no output subscription_id, resource_group_name"), ("[command]/bin/terraform", "no JSON")):
+        (azure.home / "outputs").write_text(outputs)
+        assert 1 == azure.run("publish")
+        assert why in capsys.readouterr().err
+
+    (azure.root / ".switchyard" / "packages" / "published.json").write_text("[{")
+    assert 1 == azure.run("package")
+    assert "published.json can't be read: delete it" in capsys.readouterr().err
 
     monkeypatch.setenv("PATH", str(azure.root))
     assert 1 == azure.run("health")
