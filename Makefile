@@ -50,7 +50,7 @@ clean: ## forget the environment and the local state
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Switchyard needs Python 3.11 or newer")'
-	@$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; } # half of one would pass for whole
 
 .venv/.local: .venv/bin/python requirements.txt requirements-local.txt constraints.txt
 	@echo "Installing what the local host needs into .venv (once) …"

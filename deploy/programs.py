@@ -20,7 +20,7 @@ _GET: Final = {
 }
 
 
-_SAID: Final = 800
+_SAID: Final = 1500
 """Characters of a program's own words that are passed on, the last ones."""
 
 

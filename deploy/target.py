@@ -40,7 +40,8 @@ def read(folder: Path) -> Target:
         "output",
         "-json",
         "-no-color",
-        otherwise=f"Terraform's outputs can't be read in {folder}: `terraform init` there, with this environment's backend.",
+        otherwise=f"Terraform's outputs can't be read in {folder}: `terraform init` there, or `deploy/connect.sh` where the "
+        "state is shared.",
     )
     try:
         outputs = json.loads(printed)
