@@ -122,6 +122,7 @@ def _sizes(parsed: argparse.Namespace) -> None:
 def _costs(parsed: argparse.Namespace) -> None:
     found = costs.read(parsed.root / "docs" / "costs.toml")
     print(costs.prices_table(found), costs.idle_table(found), costs.million_table(found), sep="\n\n")
+    print(f"\nIn the background: {costs.background(found)}.")
 
 
 def _make(package: Package, history: History) -> Path:

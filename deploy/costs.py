@@ -62,13 +62,23 @@ def prices_table(costs: Costs) -> str:
 def idle(costs: Costs, example: str) -> dict[str, Decimal]:
     """Return what an example costs in a month in which nobody calls, in dollars, by what for."""
     row = costs.examples[example]
-    memory, minutes = Decimal(row["memory_gb"]), HOURS * 60
-    runs = costs.uses["timer_runs_a_minute"] * minutes
+    memory, minutes, running = Decimal(row["memory_gb"]), HOURS * 60, max(row["ready"], 1)
+    ready, tests = row["ready"] > 0, Decimal(row["test_places"] * HOURS * 3600) / row["test_seconds"]
+    runs = costs.uses["timer_runs_a_minute"] * minutes + tests
+    busy = runs * costs.uses["least_seconds"] * memory
+    alerts = costs.usd("log_alert_often", Decimal(row["alerts_often"])) + costs.usd(
+        "log_alert_seldom", Decimal(row["alerts_seldom"])
+    )
+    leases = costs.uses["host_leases_a_minute"] * minutes * running
+    writes = costs.uses["host_writes_a_minute"] * minutes  # of the timer, which runs on one of them
     return {
-        "timers, executions": costs.usd("flex_execution", runs),
-        "timers, memory": costs.usd("flex_on_demand", runs * costs.uses["timer_seconds"] * memory),
+        "executions": costs.usd("flex_execution", runs, granted=not ready),
+        "memory while they run": costs.usd("flex_ready_busy" if ready else "flex_on_demand", busy),
         "always-ready instances": costs.usd("flex_ready_idle", row["ready"] * memory * HOURS * 3600),
-        "calls to tables": costs.usd("table_calls", costs.uses["idle_calls_a_minute"] * minutes),
+        "calls to tables": costs.usd("table_calls", costs.uses["idle_calls_a_minute"] * minutes * running),
+        "the host's calls to blobs": costs.usd("blob_other", leases) + costs.usd("blob_write", writes),
+        "alert rules": alerts + costs.usd("metric_alert", Decimal(row["test_places"] > 0)),
+        "availability tests": costs.usd("web_test", tests),
         "private endpoints": costs.usd("private_endpoint", Decimal(row["endpoints"] * HOURS)),
         "private DNS zones": costs.usd("private_zone", Decimal(row["zones"])),
     }
@@ -103,6 +113,12 @@ def million_table(costs: Costs) -> str:
     rows = [(line, *(_dollars(one[line]) for one in found)) for line in found[0]]
     rows.append(("**together**", *(f"**{_dollars(sum(one.values(), Decimal(0)))}**" for one in found)))
     return _table((f"a million requests of {costs.uses['seconds_a_request']} seconds", *heads), rows)
+
+
+def background(costs: Costs) -> str:
+    """Say what a thousand requests in the background cost by the scheduler's price list."""
+    actions = 1000 * costs.uses["actions_a_chain"]
+    return f"a thousand take {actions:,} actions, {_dollars(costs.usd('scheduler', actions))}"
 
 
 def _dollars(amount: Decimal) -> str:
