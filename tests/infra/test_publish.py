@@ -298,7 +298,7 @@ def test_what_is_missing_is_said(azure: Azure, monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_the_workflow_connects_terraform_to_its_state(azure: Azure) -> None:
-    """The backend is written beside the configuration, variables as they are given; what is missing is said by name."""
+    """The backend is written beside the configuration, variables as they are given; what is missing or fails is said."""
     script = azure.root / "deploy" / "connect.sh"
     script.parent.mkdir()
     shutil.copy(Path(__file__).resolve().parents[2] / "deploy" / "connect.sh", script)
@@ -316,3 +316,11 @@ def test_the_workflow_connects_terraform_to_its_state(azure: Azure) -> None:
     asked = (azure.home / "asked").read_text()
     assert "-backend-config=container_name=tfstate -backend-config=key=switchyard.tfstate" in asked
     assert "use_azuread_auth=true -force-copy" in asked
+
+    given.pop("TFVARS")
+    _tool(azure.home / "terraform", "#!/bin/sh\nexit 1\n")
+    environment = {**os.environ, **given, "TFSTATE_CONTAINER": "tfstate"}
+    done = subprocess.run([script], env=environment, capture_output=True, text=True, check=False)
+    assert 1 == done.returncode
+    assert "Not connected" in done.stderr
+    assert "oops" in (folder / "environment.auto.tfvars").read_text(), "what is not given stays as it was"

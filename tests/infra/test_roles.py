@@ -74,6 +74,29 @@ def test_nobody_is_given_more_than_their_part() -> None:
     assert set(group_wide) <= {"Monitoring Reader"}
 
 
+def test_who_deploys_may_give_no_role_that_gives_roles() -> None:
+    """Whoever can change `main` would own the subscription; Terraform needs none of these (Azure: built-in roles)."""
+    condition = (ROOT / "deploy" / "role_condition.txt").read_text(encoding="utf-8")
+    owner, access, roles = (
+        "8e3af657-a8ff-443c-a75c-2fe8c4bcb635",
+        "18d7d88d-d35e-4fb5-a5c3-7773c20a72d9",
+        "f58310d9-a9f6-439a-9e8d-f62e7b41a168",
+    )
+
+    for action, source in (("write", "Request"), ("delete", "Resource")):
+        forbidden = re.search(
+            rf"\(\(!\(ActionMatches{{'Microsoft\.Authorization/roleAssignments/{action}'}}\)\) OR "
+            rf"\(@{source}\[[\w./]+:RoleDefinitionId\] ForAnyOfAllValues:GuidNotEquals {{(.*?)}}\)\)",
+            condition,
+        )
+        assert forbidden
+        assert [owner, access, roles] == forbidden[1].split(", ")
+    given = (
+        (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8").split('"Role Based Access Control Administrator" "/sub')[1]
+    )
+    assert '--condition "$(cat deploy/role_condition.txt)"' in given[:200]
+
+
 def test_the_app_waits_for_its_roles() -> None:
     """It reads its package and its secrets with them when it starts."""
     app = terraform.text().split('resource "azapi_resource" "function_app"')[1].split("\nresource ")[0]
