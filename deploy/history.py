@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -32,6 +33,15 @@ class History:
     def path(self, build: str) -> Path:
         """Return where a package is kept."""
         return self._folder / f"{build}.zip"
+
+    def keep(self, archive: Path, build: str) -> None:
+        """Keep a package that was made elsewhere: without it here, `rollback` would go to the one before that."""
+        path = self.path(build)
+        if not path.is_file():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_suffix(".part")
+            shutil.copyfile(archive, unfinished)
+            unfinished.replace(path)
 
     def published(self, app: str) -> list[str]:
         """Return the packages that served as an app and are still here, oldest first."""

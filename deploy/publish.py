@@ -31,6 +31,7 @@ def publish(archive: Path, target: Target, history: History, *, patience: float 
     build = build_of(archive)
     logged_in(target)
     before = history.previous(target.app, build)
+    history.keep(archive, build)
     history.add(build, target.app, served=False)  # first: whatever ends this run, `rollback` knows what was sent
     say(f"Publishing {build} to {target.app}; Azure installs its requirements, which takes some minutes …")
     try:

@@ -93,3 +93,10 @@ def test_the_runbook_names_variables_and_outputs_that_terraform_has() -> None:
     assert {"private_networking", "openai_regions", "admin_key_version", "cost_budget_usd"} <= set(
         re.findall(r"`(\w+)", text)
     ) & known
+
+
+def test_commands_can_be_pasted_into_any_shell() -> None:
+    """In zsh, which macOS has, a comment behind a command is more arguments for it."""
+    for page in (ROOT / "docs").glob("*.md"):
+        for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+            assert [] == [line for line in block.splitlines() if re.search(r"(^|\s)#\s", line)], page.name

@@ -263,6 +263,7 @@ def test_a_file_that_is_no_package_is_not_sent(azure: Azure, capsys: pytest.Capt
     _tool(azure.home / "az", "#!/bin/sh\n")
     assert 0 == azure.run("publish", "--package", str(renamed))
     assert f"{build} serves at" in capsys.readouterr().out
+    assert package.is_file(), "and it is kept here, to go back to"
 
 
 def test_the_old_package_answering_is_not_the_new_one_serving(azure: Azure, capsys: pytest.CaptureFixture[str]) -> None:
