@@ -270,9 +270,13 @@ def _connect(path: str | None) -> sqlite3.Connection:
         check_same_thread=False,
         cached_statements=256,
     )
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA temp_store = MEMORY")
-    _prepare(connection)
+    try:
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        _prepare(connection)
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 
