@@ -97,6 +97,6 @@ def test_the_runbook_names_variables_and_outputs_that_terraform_has() -> None:
 
 def test_commands_can_be_pasted_into_any_shell() -> None:
     """In zsh, which macOS has, a comment behind a command is more arguments for it."""
-    for page in (ROOT / "docs").glob("*.md"):
+    for page in PAGES:
         for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
             assert [] == [line for line in block.splitlines() if re.search(r"(^|\s)#\s", line)], page.name
