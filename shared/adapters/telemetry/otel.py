@@ -6,22 +6,35 @@ Imported in the telemetry's thread only: it is slow to import.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from opentelemetry import trace as otel_trace
 from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.metrics import Histogram as HistogramOfApi
 from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, Counter, Histogram, MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Metric, MetricExporter, MetricsData
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    InMemoryMetricReader,
+    Metric,
+    MetricExporter,
+    MetricsData,
+    ResourceMetrics,
+    ScopeMetrics,
+)
+from opentelemetry.sdk.metrics.view import Aggregation, ExponentialBucketHistogramAggregation
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
+from shared.adapters.telemetry.aggregation import ATTRIBUTE_SETS, Tally
 from shared.adapters.telemetry.happened import LogLine
 from shared.core import semconv
 from shared.core.semconv import INSTRUMENTS, Instrument, InstrumentKind
@@ -30,8 +43,6 @@ from shared.core.telemetry import Measurement, Span, SpanKind, TraceContext
 SCOPE: Final = InstrumentationScope(semconv.SERVICE)
 SAMPLE_RATE: Final = "_MS.sampleRate"
 """The share of traces that are told, in percent: Azure Monitor counts a span as 100 / rate."""
-ATTRIBUTE_SETS: Final = 10_000
-"""Series a metric may have between two exports (many keys times many deployments); what is beyond is counted as one."""
 POINTS: Final = 1_000
 """Values of metrics that are sent at once, or a few more: all that many keys make in a minute would be tens of megabytes."""
 SECONDS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
@@ -118,66 +129,87 @@ def _context(context: TraceContext | None) -> Context:
 # ---- metrics ---------------------------------------------------------------------------------------------------------
 
 
-class _Recorder(Protocol):
-    def __call__(self, amount: float, attributes: Mapping[str, str | int | float | bool], /) -> None: ...
-
-
 class Instruments:
-    """Every metric there is, aggregated in memory until it is collected. Any thread may record."""
+    """Every metric there is, aggregated in memory until it is collected. Any thread may record.
+
+    Gauges are the SDK's, and so are histograms where their destination wants buckets that follow the values.
+    """
 
     def __init__(self, who: Resource, exporter: MetricExporter, gauges: Gauges) -> None:
-        limits: dict[type, int] = {Counter: ATTRIBUTE_SETS, Histogram: ATTRIBUTE_SETS}
+        # the same as PeriodicExportingMetricReader asks its exporter for
+        temporality: Mapping[type, AggregationTemporality] = exporter._preferred_temporality or {}  # noqa: SLF001
+        aggregation: Mapping[type, Aggregation] = exporter._preferred_aggregation or {}  # noqa: SLF001
         self._reader = InMemoryMetricReader(
-            # the same as PeriodicExportingMetricReader asks its exporter for
-            preferred_temporality=exporter._preferred_temporality,  # noqa: SLF001
-            preferred_aggregation=exporter._preferred_aggregation,  # noqa: SLF001
-            cardinality_limits=limits,
+            preferred_temporality=dict(temporality),
+            preferred_aggregation=dict(aggregation),
+            cardinality_limits={Histogram: ATTRIBUTE_SETS},
         )
         self._provider = MeterProvider(
             [self._reader], resource=who, exemplar_filter=AlwaysOffExemplarFilter(), shutdown_on_exit=False
         )
+        self._who = who
+        self._lock = threading.Lock()
+        self._tallies: dict[str, Tally] = {}
+        self._theirs: dict[str, HistogramOfApi] = {}
+        follows = isinstance(aggregation.get(Histogram), ExponentialBucketHistogramAggregation)
         meter = self._provider.get_meter(semconv.SERVICE)
-        self._record: dict[str, _Recorder] = {}
         for instrument in INSTRUMENTS:
             name, unit, description = instrument.name, instrument.unit, instrument.description
             match instrument.kind:
                 case InstrumentKind.COUNTER:
-                    self._record[name] = meter.create_counter(name, unit, description).add
+                    self._tallies[name] = Tally(instrument, temporality.get(Counter, AggregationTemporality.CUMULATIVE))
+                case InstrumentKind.HISTOGRAM if follows:
+                    self._theirs[name] = meter.create_histogram(name, unit, description)
                 case InstrumentKind.HISTOGRAM:
-                    bounds = _BOUNDARIES.get(name, SECONDS)
-                    made = meter.create_histogram(name, unit, description, explicit_bucket_boundaries_advisory=bounds)
-                    self._record[name] = made.record
+                    told = temporality.get(Histogram, AggregationTemporality.CUMULATIVE)
+                    self._tallies[name] = Tally(instrument, told, _BOUNDARIES.get(name, SECONDS))
                 case InstrumentKind.GAUGE:
                     meter.create_observable_gauge(name, [partial(_observe, gauges, instrument)], unit, description)
 
-    def record(self, measurement: Measurement) -> None:
-        """Add a value; gauges are not recorded but asked for."""
-        self._record[measurement.instrument.name](measurement.value, measurement.attributes)
+    def record(self, measurements: Iterable[Measurement]) -> None:
+        """Add values; gauges are not recorded but asked for."""
+        tallies = self._tallies
+        with self._lock:
+            for measurement in measurements:
+                name = measurement.instrument.name
+                if name in tallies:
+                    tallies[name].add(measurement.value, measurement.attributes)
+                else:
+                    self._theirs[name].record(measurement.value, measurement.attributes)
 
     def collect(self) -> Iterator[MetricsData]:
         """Return what there is to tell now, in parts that may be sent one by one."""
-        collected = self._reader.get_metrics_data()
-        return iter(()) if collected is None else in_parts(collected)
+        now = time.time_ns()
+        with self._lock:
+            ours = [tally.collect(now) for tally in self._tallies.values()]
+        metrics = [metric for metric in ours if metric is not None]
+        theirs = self._reader.get_metrics_data()
+        for of in () if theirs is None else theirs.resource_metrics:
+            for scope in of.scope_metrics:
+                metrics += scope.metrics
+        return in_parts(metrics, self._who)
 
     def close(self) -> None:
         """Forget everything."""
         self._provider.shutdown()
 
 
-def in_parts(data: MetricsData) -> Iterator[MetricsData]:
-    """Yield the same values, at most twice `POINTS` at a time."""
-    for of in data.resource_metrics:
-        for scope in of.scope_metrics:
-            some: list[Metric] = []
-            count = 0
-            for metric in _slices(scope.metrics):
-                some.append(metric)
-                count += len(metric.data.data_points)
-                if count >= POINTS:
-                    yield MetricsData([replace(of, scope_metrics=[replace(scope, metrics=some)])])
-                    some, count = [], 0
-            if some:
-                yield MetricsData([replace(of, scope_metrics=[replace(scope, metrics=some)])])
+def in_parts(metrics: Iterable[Metric], who: Resource) -> Iterator[MetricsData]:
+    """Yield the values, at most twice `POINTS` at a time."""
+    some: list[Metric] = []
+    count = 0
+    for metric in _slices(metrics):
+        some.append(metric)
+        count += len(metric.data.data_points)
+        if count >= POINTS:
+            yield _data(some, who)
+            some, count = [], 0
+    if some:
+        yield _data(some, who)
+
+
+def _data(metrics: Sequence[Metric], who: Resource) -> MetricsData:
+    return MetricsData([ResourceMetrics(who, [ScopeMetrics(SCOPE, metrics, "")], who.schema_url)])
 
 
 def _slices(metrics: Iterable[Metric]) -> Iterator[Metric]:

@@ -11,12 +11,12 @@ import atexit
 import logging
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from shared.adapters.telemetry.breath import Breath
 from shared.adapters.telemetry.happened import Ended, LogLine
 from shared.adapters.telemetry.lines import HostFilter, LineHandler
 from shared.core.records import RequestRecord
@@ -35,8 +35,6 @@ BOUND: Final = 4_096
 """Requests and lines that wait to be turned into telemetry. Beyond it requests are measured, but their spans are not told."""
 CONTENT_BOUND: Final = 16_000_000
 """Characters of prompts and answers that wait with them."""
-BREATH: Final = 0.0001
-"""Seconds given away after each item: else this thread, once at work, keeps requests waiting for 5 ms at a time."""
 GAUGE_KEPT: Final = 180.0
 """Seconds for which a gauge's value is told again. Any longer, and an instance that looks no more contradicts one that does."""
 
@@ -193,11 +191,12 @@ class Pipeline:
         return Telling(self._options, self._clock, self._instance, exporters=exporters, gauges=self._latest)
 
     def _empty(self, telling: Telling) -> None:
+        breath = Breath()
         while self._queue:
             item = self._queue.popleft()
             telling.take(item)
             if self._listening:
-                time.sleep(BREATH)
+                breath.take()
             if isinstance(item, Ended):
                 self._characters_out += item.size
 

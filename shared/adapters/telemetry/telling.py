@@ -91,8 +91,7 @@ class Telling:
             self._complaints.say("Something that happened could not be told", type(error).__name__)
 
     def _ended(self, ended: Ended) -> None:
-        for measurement in measurements_of(ended.record):
-            self._instruments.record(measurement)
+        self._instruments.record(measurements_of(ended.record))
         self._measured_at = self._clock.monotonic()
         self._spared += ended.spared
         if ended.trace is not None and ended.trace.sampled:
@@ -142,7 +141,7 @@ class Telling:
         dropped = self._spared + self._spans.turned_away + self._spans.given_up
         if dropped == self._dropped:
             return False
-        self._instruments.record(Measurement(semconv.DROPPED, dropped - self._dropped))
+        self._instruments.record([Measurement(semconv.DROPPED, dropped - self._dropped)])
         self._dropped = dropped
         return True
 
