@@ -23,10 +23,27 @@ locals {
     "usage",
     "usagerollups",
   ])
+
+  # Another account, and an empty one, if one of these changes. Between zones and none Azure can convert an account, azurerm can't
+  # (hashicorp/terraform-provider-azurerm #32049).
+  storage_identity = {
+    name     = "${substr("st${local.compact}", 0, 18)}${local.suffix}"
+    location = var.location
+    zones    = endswith(var.storage_replication, "ZRS")
+  }
+}
+
+# What it was at the first apply: a variable that was changed must not take the ledger with it, and a workflow asks nobody.
+resource "terraform_data" "storage" {
+  input = local.storage_identity
+
+  lifecycle {
+    ignore_changes = [input]
+  }
 }
 
 resource "azurerm_storage_account" "main" {
-  name                = "${substr("st${local.compact}", 0, 18)}${local.suffix}"
+  name                = local.storage_identity.name
   resource_group_name = azurerm_resource_group.main.name
   location            = azurerm_resource_group.main.location
   tags                = local.tags
@@ -52,6 +69,13 @@ resource "azurerm_storage_account" "main" {
 
     container_delete_retention_policy {
       days = var.blob_retention_days
+    }
+  }
+
+  lifecycle {
+    precondition {
+      condition     = terraform_data.storage.output == local.storage_identity
+      error_message = "This would replace the storage account: the ledger, the keys and everything else that is stored would be lost. It was made with ${jsonencode(terraform_data.storage.output)}, and is now asked for with ${jsonencode(local.storage_identity)}. Another prefix, environment or location is another installation, with a state of its own; storage over zones or not: see docs/runbook.md, Storage over zones. If all of it may go, add -replace=terraform_data.storage."
     }
   }
 }

@@ -2,7 +2,7 @@ variable "storage_replication" {
   type        = string
   default     = "LRS"
   nullable    = false
-  description = "How storage keeps copies: LRS (one data centre), ZRS (three zones), GRS or GZRS (and another region). The tables are the ledger: in production take ZRS."
+  description = "How storage keeps copies: LRS (one data centre), ZRS (three zones), GRS or GZRS (and another region). The tables are the ledger: in production take ZRS, from the first apply on. To change between the two with Z and the two without is more than this line: docs/runbook.md, Storage over zones."
 
   validation {
     condition     = contains(["LRS", "ZRS", "GRS", "GZRS"], var.storage_replication)
