@@ -30,8 +30,10 @@ locals {
     APPLICATIONINSIGHTS_CONNECTION_STRING = nonsensitive(azurerm_application_insights.main.connection_string)
     # The Functions host reads this one; the app itself uses AZURE_CLIENT_ID.
     APPLICATIONINSIGHTS_AUTHENTICATION_STRING = "ClientId=${azurerm_user_assigned_identity.app.client_id};Authorization=AAD"
-    OTEL_TRACES_SAMPLER_ARG                   = tostring(var.trace_sampling_ratio)
-    OTEL_METRIC_EXPORT_INTERVAL               = tostring(var.metric_export_interval_ms)
+    # The name the host gives itself: with another one the application map would show two services that don't know each other.
+    OTEL_SERVICE_NAME           = lower(local.function_app_name)
+    OTEL_TRACES_SAMPLER_ARG     = tostring(var.trace_sampling_ratio)
+    OTEL_METRIC_EXPORT_INTERVAL = tostring(var.metric_export_interval_ms)
     # Prompts and answers in telemetry: an operator's explicit choice.
     OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT = tostring(var.capture_message_content)
   }

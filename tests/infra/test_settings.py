@@ -22,7 +22,6 @@ ONE_MACHINE = {
     "SWITCHYARD_TELEMETRY": "the connection string chooses Azure Monitor by itself",
     "OTEL_EXPORTER_OTLP_ENDPOINT": "as above; who has a collector sets it in `app_settings`",
     "OTEL_SDK_DISABLED": "as above",
-    "OTEL_SERVICE_NAME": "as above",
 }
 """Read, and not Terraform's to set."""
 
