@@ -42,36 +42,42 @@ locals {
         window   = "PT10M", every = "PT5M"
         title    = "A model is out of reach"
         describe = "An instance holds the breakers of all of a model's deployments open: its callers get no answer, for five minutes now. See the workbook, Failures and failover."
+        runbook  = "a-provider-is-down"
       }
       error-rate = {
         severity = 1, query = "alert_error_rate", measure = "error_percent", dimension = null, threshold = var.alert_thresholds.error_percent, operator = "GreaterThan"
         window   = "PT15M", every = "PT5M"
         title    = "Too many requests fail"
         describe = "More than ${var.alert_thresholds.error_percent} % of the requests of 15 minutes failed by our fault or a provider's. See the workbook, Failures and failover."
+        runbook  = "when-an-alert-comes"
       }
       latency = {
         severity = 2, query = "alert_latency", measure = "p95_seconds", dimension = null, threshold = var.alert_thresholds.p95_seconds, operator = "GreaterThan"
         window   = "PT15M", every = "PT5M"
         title    = "Callers wait too long"
         describe = "5 % of the callers of 15 minutes waited longer than ${var.alert_thresholds.p95_seconds} s. See the workbook, Speed."
+        runbook  = "when-an-alert-comes"
       }
       throttling = {
         severity = 3, query = "alert_throttling", measure = "throttled_percent", dimension = "deployment", threshold = var.alert_thresholds.throttled_percent, operator = "GreaterThan"
         window   = "PT15M", every = "PT5M"
         title    = "A provider throttles us"
         describe = "A deployment refused more than ${var.alert_thresholds.throttled_percent} % of the attempts of 15 minutes. Ask for quota, or add a region."
+        runbook  = "adding-a-region"
       }
       queue-age = {
         severity = 2, query = "alert_queue_age", measure = "oldest_seconds", dimension = null, threshold = var.alert_thresholds.queue_age_seconds, operator = "GreaterThan"
         window   = "PT15M", every = "PT5M"
         title    = "Background work does not begin"
         describe = "The oldest piece of background work has waited longer than ${var.alert_thresholds.queue_age_seconds} s to begin. See the workbook, Inside."
+        runbook  = "chains-that-do-not-end"
       }
       ingestion = {
         severity = 3, query = "alert_ingestion", measure = "usd", dimension = null, threshold = var.alert_thresholds.ingestion_usd_per_day, operator = "GreaterThan"
         window   = "P1D", every = "PT1H"
         title    = "Telemetry costs too much"
         describe = "A day's logs and telemetry cost more than ${var.alert_thresholds.ingestion_usd_per_day} US dollars. Lower trace_sampling_ratio or diagnostic_logs; log_daily_quota_gb is the hard end."
+        runbook  = "when-an-alert-comes"
       }
     },
     {
@@ -80,6 +86,7 @@ locals {
         window   = "PT1H", every = "PT15M"
         title    = percent >= 100 ? "A budget is exhausted" : "${percent} % of a budget are spent"
         describe = "One of the gateway's own budgets reached ${percent} % of its limit; a hard one refuses calls at 100 %. See the workbook, Budgets."
+        runbook  = "a-budget-is-exhausted"
       }
     },
   )
@@ -92,7 +99,7 @@ resource "azurerm_monitor_scheduled_query_rules_alert_v2" "main" {
   resource_group_name = azurerm_resource_group.main.name
   location            = azurerm_resource_group.main.location
   display_name        = "${each.value.title} (${local.name})"
-  description         = each.value.describe
+  description         = "${each.value.describe} What to do: docs/runbook.md#${each.value.runbook}"
   severity            = each.value.severity
   enabled             = var.alerts_enabled
   tags                = local.tags
@@ -176,7 +183,7 @@ resource "azurerm_monitor_metric_alert" "availability" {
 
   name                = "alert-${local.name}-availability"
   resource_group_name = azurerm_resource_group.main.name
-  description         = "The gateway can't be reached from ${var.availability_test.failed_locations} or more places. See the workbook, Health."
+  description         = "The gateway can't be reached from ${var.availability_test.failed_locations} or more places. What to do: docs/runbook.md#when-an-alert-comes"
   severity            = 0
   enabled             = var.alerts_enabled
   auto_mitigate       = true

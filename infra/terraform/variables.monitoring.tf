@@ -41,8 +41,8 @@ variable "metric_export_interval_ms" {
   nullable    = false
 
   validation {
-    condition     = var.metric_export_interval_ms >= 1000 && var.metric_export_interval_ms <= 300000 && floor(var.metric_export_interval_ms) == var.metric_export_interval_ms
-    error_message = "Set metric_export_interval_ms to a whole number, 1000-300000 (one second to five minutes): alerts look at five minutes."
+    condition     = var.metric_export_interval_ms >= 1000 && var.metric_export_interval_ms <= 60000 && floor(var.metric_export_interval_ms) == var.metric_export_interval_ms
+    error_message = "Set metric_export_interval_ms to a whole number, 1000-60000 (one second to a minute): how long a breaker is open is counted in minutes that told so, and its alert wants five of ten."
   }
 }
 

@@ -47,6 +47,7 @@ locals {
         thresholdsGrid = concat(
           [for state in ["open", "exhausted"] : { operator = "==", thresholdValue = state, representation = "4", text = "{0}{1}" }],
           [for state in ["half open", "will run out", "close"] : { operator = "==", thresholdValue = state, representation = "2", text = "{0}{1}" }],
+          [{ operator = "==", thresholdValue = "too early to say", representation = "unknown", text = "{0}{1}" }],
           [{ operator = "Default", thresholdValue = null, representation = "success", text = "{0}{1}" }],
         )
       }
@@ -171,7 +172,7 @@ locals {
             size                     = item.show == "table" ? 0 : 1
             title                    = item.title
             noDataMessage            = item.empty
-            noDataMessageStyle       = 3
+            noDataMessageStyle       = try(item.fine, false) ? 3 : null # A green tick.
             showExportToExcel        = item.show == "table" ? true : null
             timeContext              = try(item.wide, false) ? { durationMs = 0 } : null # 0: the query says it
             timeContextFromParameter = try(item.wide, false) ? null : "TimeRange"

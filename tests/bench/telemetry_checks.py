@@ -297,10 +297,10 @@ def deployments(ask: Ask, books: Books) -> Iterator[Finding]:
 
 
 def latency_percentiles(ask: Ask, books: Books) -> Iterator[Finding]:
-    """How long callers waited."""
+    """How long callers waited for an answer: refusals, which take no time, would hide that it is slow."""
     steps: defaultdict[datetime, list[float]] = defaultdict(list)
     for record in books.records:
-        if record.chain is None:
+        if record.chain is None and record.outcome == SUCCEEDED:
             steps[binned(began(record))].append(record.duration_ms)
     wanted = {step: tuple(seconds(waits, percent) for percent in (50, 95, 99)) for step, waits in steps.items()}
     rows = ask("latency_percentiles")
@@ -349,7 +349,7 @@ def health_now(ask: Ask, books: Books) -> Iterator[Finding]:
     figures = {row["figure"]: row["value"] for row in ask("health_now")}
     total = len(books.records)
     endings = Counter(ending(record) for record in books.records)
-    waits = [record.duration_ms for record in books.records if record.chain is None]
+    waits = [record.duration_ms for record in books.records if record.chain is None and record.outcome == SUCCEEDED]
     yield Finding("requests", int(figures["Requests"]), total)
     yield Finding("answered", number(figures["Answered"]), Near(100 * endings["answered"] / total, 0.005001))
     yield Finding("failed", number(figures["Failed"]), Near(100 * endings["failed"] / total, 0.005001))

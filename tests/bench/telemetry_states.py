@@ -25,6 +25,8 @@ STALE: Final = timedelta(seconds=15)
 """A gauge is noted every two seconds, and told some seconds later; a busy machine takes its time."""
 LOOK_BACK: Final = timedelta(minutes=10)
 LEAST: Final = 20
+TOO_EARLY: Final = 0.02
+"""Of a budget's period."""
 THROTTLED: Final = frozenset({"rate_limited", "overloaded", "quota_exhausted"})
 WEB_TESTS: Final = (True, True, False, True)
 BILLED_MB: Final = {"AppMetrics": 500.0, "AppDependencies": 250.0}
@@ -173,7 +175,12 @@ class States:
             begin, end = _moment(shown["period"].get("start")), _moment(shown["period"].get("end"))
             forever = begin is None or end is None
             yield Finding(f"{name}: its period's end", row["ends"], end)
-            line = spent if begin is None or end is None else spent * ((end - begin) / (row["told"] - begin))
+            elapsed = 1.0 if begin is None or end is None else (row["told"] - begin) / (end - begin)
+            if elapsed < TOO_EARLY:  # chance would draw the line
+                yield Finding(f"{name}: projected", row["projected_usd"], None)
+                yield Finding(f"{name}: verdict", row["verdict"], "exhausted" if spent >= limit else "too early to say")
+                continue
+            line = spent / elapsed
             yield Finding(f"{name}: projected", row["projected_usd"], Near(line, 1e-9 + line * 1e-6))
             gone = forever or line <= limit or not spent or begin is None
             runs_out = None if gone or begin is None else begin + (row["told"] - begin) * (limit / spent)

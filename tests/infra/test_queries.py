@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,7 +12,10 @@ import pytest
 import yaml
 
 from tests.bench.telemetry_run import QUERIES, asked, differences, findings, play, setting, texts
-from tests.kusto.official import Analysis, analyse
+from tests.kusto.official import TABLES, Analysis, analyse
+from tests.kusto.query import run, table
+from tests.kusto.scope import Table
+from tests.kusto.values import Row
 
 REQUESTS: Final = 90
 PLANTED: Final = {
@@ -26,6 +31,8 @@ NUMBERS: Final = frozenset({"real", "long", "int"})
 TYPES: Final = {"time": frozenset({"datetime"}), "state": frozenset({"string"})}
 """How the workbook shows a column → what it may be; numbers for all else."""
 TERRAFORM: Final = QUERIES.parent
+NIGHT: Final = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
+BEGINNING: Final = datetime(2026, 11, 1, 0, 1, tzinfo=UTC)
 
 
 def in_workbook() -> dict[str, str]:
@@ -92,6 +99,77 @@ def test_queries_are_in_their_files_only() -> None:
     elsewhere = [path for path in TERRAFORM.rglob("*") if path.suffix in {".tf", ".json", ".yaml", ".tftpl"} and path.is_file()]
 
     assert [] == [path.name for path in elsewhere if tables.search(path.read_text(encoding="utf-8"))]
+
+
+def workspace(**rows: Iterable[Row]) -> dict[str, Table]:
+    """Return a workspace with these rows and no others."""
+    return {name: table(name, list(rows.get(name, ()))) for name in TABLES}
+
+
+def of_budget(name: str, at: datetime, spent: int, limit: int = 100) -> list[Row]:
+    """Return what is told of a monthly budget, in US dollars."""
+    told = {"gateway.budget.id": name, "gateway.budget.cycle": "month"}
+    sums = {"limit": limit, "spent": spent, "held": 0}
+    return [
+        {"TimeGenerated": at, "Name": f"gateway.budget.{what}", "Sum": 1e9 * usd, "Properties": told}
+        for what, usd in sums.items()
+    ]
+
+
+def test_a_budget_that_is_told_no_more_is_gone(read: dict[str, Analysis]) -> None:
+    """Deleted hours ago, it is not shown as exhausted: all that are in force are told each minute."""
+    rows = [*of_budget("gone", NIGHT - timedelta(hours=5), 300), *of_budget("there", NIGHT - timedelta(minutes=2), 22)]
+
+    found = run(read["budget_forecast"], workspace(AppMetrics=rows), NIGHT).rows
+    assert [("there", "fine")] == [(row["budget"], row["verdict"]) for row in found]
+
+
+def test_no_line_is_drawn_through_a_minute(read: dict[str, Analysis]) -> None:
+    """A month that has just begun says nothing of its end; a budget that is exhausted already is, and comes first."""
+    rows = [*of_budget("busy", BEGINNING, 3), *of_budget("spent", BEGINNING, 1, limit=1)]
+
+    found = run(read["budget_forecast"], workspace(AppMetrics=rows), BEGINNING).rows
+    wanted = [("spent", "exhausted", None), ("busy", "too early to say", None)]
+    assert wanted == [(row["budget"], row["verdict"], row["projected_usd"]) for row in found]
+
+
+@pytest.mark.parametrize("query", ["latency_percentiles", "health_now"])
+def test_refusals_do_not_hide_that_answers_are_slow(query: str, read: dict[str, Analysis]) -> None:
+    """A caller over its budget who asks again and again gets its refusal in no time."""
+    row = {"TimeGenerated": NIGHT - timedelta(minutes=9), "ItemCount": 1}
+    ended = [("succeeded", 40_000.0), *[("insufficient_quota", 1.0)] * 99]
+    spans = [
+        {**row, "DurationMs": took, "Properties": {"gateway.attempts": "1", "gateway.outcome": outcome}}
+        for outcome, took in ended
+    ]
+
+    found = run(read[query], workspace(AppDependencies=spans), NIGHT).rows
+    assert [40.0] == [row["p95"] for row in found] if query != "health_now" else "40.0 s" in [row["value"] for row in found]
+
+
+def test_an_alert_says_what_to_do() -> None:
+    """Where it sends whoever it woke there is a page of the runbook."""
+    anchors = re.findall(r'runbook  = "([\w-]+)"|runbook\.md#([\w-]+)', (TERRAFORM / "alerts.tf").read_text(encoding="utf-8"))
+    headings = re.findall(r"^## (.+)$", (QUERIES.parents[2] / "docs" / "runbook.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+    titled = {heading.lower().replace(" ", "-") for heading in headings}
+    assert len(anchors) >= len([name for name in texts() if name.startswith("alert_")])
+    assert {one or other for one, other in anchors} <= titled
+
+
+def test_green_is_not_what_an_outage_looks_like() -> None:
+    """No data is good news only where there would be some if something were wrong."""
+    fine = {item["query"] for item in items() if item.get("fine")}
+
+    assert {"failures_by_kind", "breakers_open", "failed_requests"} <= fine
+    assert not fine & {
+        "requests_by_outcome",
+        "latency_percentiles",
+        "breakers_now",
+        "instances",
+        "availability",
+        "cost_over_time",
+    }
 
 
 async def test_every_query_gives_what_is_true_of_a_run(tmp_path: Path, read: dict[str, Analysis]) -> None:

@@ -58,6 +58,10 @@ run "as_it_comes" {
     error_message = "The app needs the address, the host the identity as well."
   }
   assert {
+    condition     = local.app_settings["OTEL_SERVICE_NAME"] == azapi_resource.function_app.name
+    error_message = "What the host and the app tell must be of one role, or the application map tears them apart."
+  }
+  assert {
     condition     = local.app_settings["OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"] == "false" && local.app_settings["OTEL_TRACES_SAMPLER_ARG"] == "1"
     error_message = "Prompts and answers stay out of telemetry unless somebody asks for them; every request is told."
   }
@@ -255,7 +259,7 @@ run "bad_values_are_refused" {
     log_daily_quota_gb        = 0
     log_price_usd_per_gb      = 0
     trace_sampling_ratio      = 1.5
-    metric_export_interval_ms = 10
+    metric_export_interval_ms = 120000
     alert_emails              = { oncall = "nobody" }
     alert_webhooks            = { chat = "http://contoso.com" }
     alert_thresholds          = { error_percent = 0, p95_seconds = -1 }
