@@ -74,7 +74,8 @@ locals {
         datasource = local.grafana_source
         queryType  = "Azure Log Analytics"
         azureLogAnalytics = {
-          query        = local.grafana_queries[item.query]
+          # Grafana draws every number there is: gigabytes would be stacked on US dollars.
+          query        = can(item.value) ? replace(local.grafana_queries[item.query], "| render ", "| project TimeGenerated, ${item.group}, ${item.value}\n| render ") : local.grafana_queries[item.query]
           resources    = [azurerm_log_analytics_workspace.main.id]
           resultFormat = contains(["lines", "columns"], item.show) ? "time_series" : "table"
         }

@@ -91,6 +91,10 @@ run "on" {
     error_message = "Every query must follow the time range that was chosen, and every panel must fit its line."
   }
   assert {
+    condition     = alltrue([for panel in local.grafana_dashboards["inside"].panels : strcontains(panel.targets[0].azureLogAnalytics.query, "| project TimeGenerated, table_name, usd\n| render columnchart") if panel.fieldConfig.defaults.unit == "currencyUSD"])
+    error_message = "What is drawn as US dollars must be US dollars: Grafana stacks every number of a row."
+  }
+  assert {
     condition     = strcontains(local.grafana_queries["cost_over_time"], "let in_project = \"$${project:raw}\";") && strcontains(local.grafana_queries["cost_over_time"], "let until = $__timeTo();")
     error_message = "Queries must follow the choices of project and time."
   }
