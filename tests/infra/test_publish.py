@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # what `afterwards` says.
 AZ = """#!/bin/sh
 cd "$(dirname "$0")"
+echo $$ > running
 printf '%s\\t' "$@" >> asked
 echo >> asked
 for part in "$@"; do
@@ -107,7 +108,7 @@ def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Azure]:
         _tool(home / "terraform", TERRAFORM)
         monkeypatch.setenv("PATH", str(home), prepend=":")
         monkeypatch.setattr("deploy.health._PAUSE", 0.01)
-        monkeypatch.setattr("deploy.publish._PAUSE", 0.01)
+        monkeypatch.setattr("deploy.publish._PAUSE", 600)  # the stand-in ends by itself
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield found
@@ -195,9 +196,12 @@ def test_failed_attempts_do_not_push_out_what_served(azure: Azure) -> None:
     assert first == (azure.home / "served").read_text()
 
 
-def test_what_the_azure_cli_thinks_of_the_app_does_not_count(azure: Azure, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_the_azure_cli_thinks_of_the_app_does_not_count(
+    azure: Azure, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It looks for half a minute, at an address that may be closed; then it fails, although the app has it, or never ends."""
-    (azure.home / "afterwards").write_text("echo $$ > running; sleep 600\n")
+    monkeypatch.setattr("deploy.publish._PAUSE", 0.01)
+    (azure.home / "afterwards").write_text("sleep 600\n")
     assert 0 == azure.run("publish")
     assert not Path("/proc", (azure.home / "running").read_text().strip()).exists()
 
@@ -211,6 +215,30 @@ def test_what_the_azure_cli_thinks_of_the_app_does_not_count(azure: Azure, capsy
         printed = capsys.readouterr()
         assert says in printed.out + printed.err
         assert told in printed.err
+
+
+def test_a_first_deployment_waits_until_the_app_may_write_to_its_storage(
+    azure: Azure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its role takes minutes to spread, and until then nothing is taken; what else is refused is not tried again."""
+    early = "Status Code: 400, Details: InaccessibleStorageException: BlobUploadFailedException: 403"
+    refusing = AZ.replace(
+        "for part",
+        f'if [ "$1" = functionapp ] && ! [ -f twice ]; then\n'
+        f'  mv once twice || touch once\n  echo "{early}" >&2\n  exit 1\nfi\nfor part',
+        1,
+    )
+    _tool(azure.home / "az", refusing)
+    assert 0 == azure.run("publish")
+    sent = [call for call in azure.calls() if call[0] == "functionapp"]
+    assert 3 == len(sent)
+    assert sent[0] == sent[2]
+    assert 2 == capsys.readouterr().out.count("may not write to its storage yet")
+
+    azure.change("second")
+    _tool(azure.home / "az", AZ.replace("for part", 'if [ "$1" = functionapp ]; then exit 1; fi\nfor part', 1))
+    assert 1 == azure.run("publish")
+    assert 4 == len([call for call in azure.calls() if call[0] == "functionapp"])
 
 
 def test_one_that_was_stopped_in_the_middle_can_be_taken_back(azure: Azure) -> None:
