@@ -124,7 +124,9 @@ resource "azurerm_cdn_frontdoor_firewall_policy" "main" {
   # never runs them. Rules still see path, query and headers.
   request_body_check_enabled = false
   custom_block_response_body = base64encode(local.firewall_refusal)
-  tags                       = local.tags
+  # Azure's default, said because azurerm would take an answer that holds it for a change.
+  custom_block_response_status_code = 403
+  tags                              = local.tags
 
   custom_rule {
     name                           = "RequestsOfOneClient"

@@ -177,6 +177,7 @@ resource "azurerm_nat_gateway_public_ip_association" "main" {
 resource "azurerm_subnet_nat_gateway_association" "functions" {
   count = var.fixed_outbound_address ? 1 : 0
 
-  subnet_id      = azurerm_subnet_network_security_group_association.functions[0].subnet_id # After it, for the same reason.
-  nat_gateway_id = azurerm_nat_gateway.main[0].id
+  subnet_id = azurerm_subnet_network_security_group_association.functions[0].subnet_id # After it, for the same reason.
+  # After it got its address, which is all there is towards the internet: the function app waits for this association.
+  nat_gateway_id = azurerm_nat_gateway_public_ip_association.main[0].nat_gateway_id
 }

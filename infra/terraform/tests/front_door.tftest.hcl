@@ -58,7 +58,7 @@ run "standard_limits_clients_and_closes_the_side_door" {
     error_message = "Prompts may hold anything: the firewall must not judge bodies."
   }
   assert {
-    condition     = jsondecode(base64decode(azurerm_cdn_frontdoor_firewall_policy.main[0].custom_block_response_body)).error.message != ""
+    condition     = jsondecode(base64decode(azurerm_cdn_frontdoor_firewall_policy.main[0].custom_block_response_body)).error.message != "" && azurerm_cdn_frontdoor_firewall_policy.main[0].custom_block_response_status_code == 403
     error_message = "A refusal must have the form of OpenAI's errors."
   }
   assert {
