@@ -9,8 +9,9 @@ import threading
 from typing import Any
 
 import pytest
-from azure.monitor.opentelemetry.exporter import AzureMonitorTraceExporter
+from azure.monitor.opentelemetry.exporter import AzureMonitorMetricExporter, AzureMonitorTraceExporter
 from azure.monitor.opentelemetry.exporter._generated.exporter._utils.model_base import SdkJSONEncoder
+from opentelemetry.sdk.metrics.export import HistogramDataPoint, NumberDataPoint
 
 from shared.adapters.telemetry import azure_monitor, otel
 from shared.core import semconv
@@ -228,5 +229,33 @@ def test_our_envelopes_are_the_exporters_and_what_it_leaves_out(monkeypatch: pyt
             data |= {"type": f"GenAI | {attributes[semconv.PROVIDER]}", "target": str(attributes.get(semconv.DEPLOYMENT, ""))}
 
         assert expected == json.loads(json.dumps(ours._span_to_envelope(span)))
+    theirs.client.close()
+    ours.client.close()
+
+
+@pytest.mark.parametrize("namespace", [False, True])
+def test_our_metrics_envelopes_are_the_exporters(monkeypatch: pytest.MonkeyPatch, *, namespace: bool) -> None:
+    """Of counters, histograms and gauges; an operator who wants the namespace gets it."""
+    for name in azure_monitor._SILENT:
+        monkeypatch.setenv(name, "true")
+    monkeypatch.setenv("APPLICATIONINSIGHTS_METRIC_NAMESPACE_OPT_IN", str(namespace))
+    who, then = otel.resource("yard", "instance-1"), 1_790_000_000_250_000_000
+    points: list[NumberDataPoint | HistogramDataPoint] = [
+        NumberDataPoint({semconv.PROJECT: "shop", semconv.STREAM: True}, then, then + 10**9, 5),
+        NumberDataPoint({}, then, then + 10**10, 0),
+        NumberDataPoint({semconv.PROJECT: "p" * 9_000}, 0, then, 0.25),
+        HistogramDataPoint({semconv.EXACT: False, semconv.REGION: ""}, then, then, 3, 0.75, (1, 2), (0.1,), 0.05, 0.5),
+    ]
+    given = {
+        "connection_string": f"InstrumentationKey={KEY};IngestionEndpoint=http://127.0.0.1:9/",
+        "disable_offline_storage": True,
+    }
+    theirs, ours = AzureMonitorMetricExporter(**given), azure_monitor._Metrics(**given)
+    for point in points:
+        made = theirs._point_to_envelope(point, "gateway.cost", who, otel.SCOPE)
+        expected = json.loads(json.dumps(made, cls=SdkJSONEncoder, exclude_readonly=True))
+
+        assert expected == json.loads(json.dumps(ours._point_to_envelope(point, "gateway.cost", who, otel.SCOPE)))
+        assert namespace is ("ns" in expected["data"]["baseData"]["metrics"][0])
     theirs.client.close()
     ours.client.close()

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from azure.core.pipeline.policies import SansIOHTTPPolicy
 from azure.monitor.opentelemetry.exporter import AzureMonitorLogExporter, AzureMonitorMetricExporter, AzureMonitorTraceExporter
 from opentelemetry.sdk._logs import ReadableLogRecord
-from opentelemetry.sdk.metrics.export import MetricsData
+from opentelemetry.sdk.metrics.export import HistogramDataPoint, MetricsData
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind
 
@@ -108,7 +108,7 @@ class _Spans(AzureMonitorTraceExporter):
         envelope: dict[str, Any] = {
             "name": "Microsoft.ApplicationInsights.RemoteDependency",
             "iKey": self._instrumentation_key,
-            "time": datetime.fromtimestamp((span.start_time or 0) / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "time": _time(span.start_time or 0),
             "tags": tags,
             "data": {"baseType": "RemoteDependencyData", "baseData": _dependency(span, attributes)},
         }
@@ -141,10 +141,50 @@ def _dependency(span: ReadableSpan, attributes: Mapping[str, Any]) -> dict[str, 
     return data
 
 
+def _time(nanoseconds: int) -> str:
+    return datetime.fromtimestamp(nanoseconds / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
 def _duration(nanoseconds: int) -> str:
     milliseconds = (nanoseconds + 500_000) // 1_000_000
     seconds, minutes, hours = milliseconds // 1_000, milliseconds // 60_000, milliseconds // 3_600_000
     return f"{hours // 24}.{hours % 24:02}:{minutes % 60:02}:{seconds % 60:02}.{milliseconds % 1_000:03}"
+
+
+class _Metrics(AzureMonitorMetricExporter):
+    """The exporter, with envelopes of our own making for the same reason, and as it makes them.
+
+    It takes a quarter of a millisecond for a value; many keys at many deployments have thousands of them in a minute.
+    """
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self._process: dict[str, str] | None = None
+        self._namespace: dict[str, str] = {}
+        self._breath = Breath()
+
+    def _point_to_envelope(self, point: Any, name: str, resource: Any = None, scope: Any = None) -> Any:
+        self._breath.take()
+        if self._process is None:
+            made: Any = super()._point_to_envelope(point, name, resource, scope)
+            if made is None:
+                return None  # an operator's setting of the exporter
+            said = made.as_dict()
+            self._process = said["tags"]
+            self._namespace = {key: value for key, value in said["data"]["baseData"]["metrics"][0].items() if key == "ns"}
+        metric: dict[str, Any] = {"name": name[:MAX_NAME], **self._namespace, "count": 1}
+        if isinstance(point, HistogramDataPoint):
+            metric |= {"value": point.sum, "count": point.count, "min": point.min, "max": point.max}
+        else:
+            metric["value"] = point.value
+        properties = {key: str(value)[:MAX_PROPERTY] for key, value in (point.attributes or {}).items()}
+        return {
+            "name": "Microsoft.ApplicationInsights.Metric",
+            "iKey": self._instrumentation_key,
+            "time": _time(point.time_unix_nano),
+            "tags": self._process,
+            "data": {"baseType": "MetricData", "baseData": {"ver": 2, "properties": properties, "metrics": [metric]}},
+        }
 
 
 class _Logs(AzureMonitorLogExporter):
@@ -177,7 +217,7 @@ def open_exporters(connection_string: str, credential: Callable[[], object] | No
         "raw_response_hook": heard,
         "http_logging_policy": SansIOHTTPPolicy(),  # it would log every export
     }
-    spans, metrics, logs = _Spans(**given), AzureMonitorMetricExporter(**given), _Logs(**given)
+    spans, metrics, logs = _Spans(**given), _Metrics(**given), _Logs(**given)
 
     def send_spans(batch: Sequence[ReadableSpan]) -> Sent:
         heard.forget()
