@@ -49,7 +49,7 @@ _UPSERT: Final = (
 _REPLACE: Final = (
     'UPDATE entities SET etag = ?, properties = ? WHERE "table" = ? AND "partition" = ? AND "row" = ? AND etag = ?'
 )
-_DELETE: Final = """DELETE FROM entities WHERE "table" = ? AND "partition" = ? AND "row" = ? AND (etag = ?4 OR ?4 = '*')"""
+_DELETE: Final = """DELETE FROM entities WHERE "table" = ? AND "partition" = ? AND "row" = ? AND ? IN (etag, '*')"""
 _GET: Final = 'SELECT etag, properties FROM entities WHERE "table" = ? AND "partition" = ? AND "row" = ?'
 _RANGE: Final = (
     'SELECT "row", etag, properties FROM entities WHERE "table" = ? AND "partition" = ? AND "row" >= ? AND "row" < ?'
