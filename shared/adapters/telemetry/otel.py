@@ -179,8 +179,8 @@ class Instruments:
 
     def collect(self) -> Iterator[MetricsData]:
         """Return what there is to tell now, in parts that may be sent one by one."""
-        now = time.time_ns()
         with self._lock:
+            now = time.time_ns()
             ours = [tally.collect(now) for tally in self._tallies.values()]
         metrics = [metric for metric in ours if metric is not None]
         theirs = self._reader.get_metrics_data()
