@@ -169,14 +169,14 @@ async def ask(gateway: Gateway, caller: Caller, request: InferenceRequest, *, re
     """Answer whole, for somebody who accounts for what gets no answer too."""
     execution = Execution(gateway, caller, request, request_id)
     try:
-        return await _complete(execution)
+        return await _complete(execution, patient=True)
     except GatewayError as error:
         return Refused(error, execution.cost)
 
 
-async def _complete(execution: Execution) -> Answer:
+async def _complete(execution: Execution, *, patient: bool = False) -> Answer:
     gateway = execution.gateway
-    with _closing(execution):
+    with _closing(execution, patient=patient):
         route, outcome = await _run(execution, execution.ask_whole)
         completion, candidate = execution.completion, outcome.candidate
         if completion is None or candidate is None:
@@ -300,26 +300,34 @@ async def _run(execution: Execution, perform: Perform) -> tuple[Route, Outcome]:
 
 
 class _closing:  # noqa: N801  (reads as what it does: `with _closing(execution)`)
-    """Write the execution down when its block is left by an exception, under the right name; a success closes itself."""
+    """Write the execution down when its block is left by an exception, under the right name; a success closes itself.
 
-    __slots__ = ("_execution",)
+    Who is ``patient`` comes back when providers have room again: that nobody had any is no failure then.
+    """
 
-    def __init__(self, execution: Execution) -> None:
+    __slots__ = ("_execution", "_patient")
+
+    def __init__(self, execution: Execution, *, patient: bool = False) -> None:
         self._execution = execution
+        self._patient = patient
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if error is not None:
-            self._execution.close(outcome_name(error))
+            self._execution.close(RATE_LIMITED if self._patient and isinstance(error, RateLimitError) else outcome_name(error))
 
+
+RATE_LIMITED: Final = "rate_limited"
+THROTTLED_EVERYWHERE: Final = "throttled"
+"""Not the caller's limit, which works as it should, but a failure: no provider had room for the caller."""
 
 OUTCOMES: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (asyncio.CancelledError, FailureKind.CANCELLED.value),
     (DeadlineExceededError, "deadline_exceeded"),
     (AllAttemptsFailedError, "all_attempts_failed"),
-    (RateLimitError, "rate_limited"),
+    (RateLimitError, RATE_LIMITED),
     (BudgetExceededError, "over_budget"),
     (InvalidRequestError, "invalid_request"),
     (StorageUnavailableError, "storage_unavailable"),
@@ -333,6 +341,8 @@ OUTCOMES: Final[tuple[tuple[type[BaseException], str], ...]] = (
 
 def outcome_name(error: BaseException) -> str:
     """Return the outcome under which a request that ended so is written down."""
+    if isinstance(error, RateLimitError) and error.by_providers:
+        return THROTTLED_EVERYWHERE
     return next(name for kind, name in OUTCOMES if isinstance(error, kind))
 
 
@@ -357,7 +367,7 @@ def failure_of(outcome: Outcome, route: Route) -> GatewayError:
         return InvalidRequestError(message, param="budget_limit", code="budget_limit_exceeded")
     if all(failed.kind in THROTTLED for failed in failures) and outcome.retry_after is not None:
         message = "Every model this request may use is throttled by its provider. Wait as long as Retry-After says."
-        return RateLimitError(message, code="rate_limit_exceeded", retry_after=outcome.retry_after)
+        return RateLimitError(message, code="rate_limit_exceeded", retry_after=outcome.retry_after, by_providers=True)
     message = f"No model could answer; {_tried(outcome, route)}"
     return AllAttemptsFailedError(message, failures=failures, retry_after=outcome.retry_after)
 

@@ -80,7 +80,8 @@ class ConflictError(GatewayError):
 class RateLimitError(GatewayError):
     """Too many requests: the caller's own limit, or every candidate throttled by its provider.
 
-    ``retry_after`` is the soonest it makes sense to come back; ``headers`` are the ``x-ratelimit-…`` headers that say why.
+    ``retry_after`` is the soonest it makes sense to come back; ``headers`` are the ``x-ratelimit-…`` headers that say why;
+    ``by_providers`` tells the second from the first.
     """
 
     def __init__(
@@ -90,9 +91,11 @@ class RateLimitError(GatewayError):
         code: str | None = None,
         retry_after: float | None = None,
         headers: Sequence[tuple[str, str]] = (),
+        by_providers: bool = False,
     ) -> None:
         super().__init__(message, code=code, retry_after=retry_after)
         self.headers = tuple(headers)
+        self.by_providers = by_providers
 
 
 class BudgetExceededError(GatewayError):

@@ -26,7 +26,7 @@ from shared.core.failures import Failed, FailureKind
 from shared.core.health import BreakerState
 from shared.core.records import SUCCEEDED
 from shared.core.registry import FailoverPolicy, Registry, Timeouts
-from shared.executor import AnswerStream, complete, open_stream, outcome_name, plan_route, probe
+from shared.executor import AnswerStream, ask, complete, open_stream, outcome_name, plan_route, probe
 from tests.executor.conftest import CALLER, Bench
 from tests.fakes import Hang, answer, chunks, registry, request, texts
 
@@ -148,9 +148,18 @@ async def test_throttled_everywhere_is_429_with_the_soonest_time(bench: Make) ->
     with pytest.raises(RateLimitError) as caught:
         await complete(one.gateway, CALLER, request(), request_id="req_2")
     assert pytest.approx(20) == caught.value.retry_after
+    assert ["throttled"] * 2 == [record.outcome for record in one.written]  # no refusal of ours: alerts must see it
     assert 2 == len(one.provider.asked)
     one.clock.seconds += 21
     assert "openai/luna" == (await complete(one.gateway, CALLER, request(), request_id="req_3")).deployment
+
+
+async def test_who_comes_back_was_not_failed(bench: Make) -> None:
+    """A batch waits until there is room: its tries must not wake anybody."""
+    one = bench(registry("azure/sol"))
+    one.provider.script("azure/sol", failed(K.RATE_LIMITED, retry_after=40))
+    await ask(one.gateway, CALLER, request(), request_id="req_1")
+    assert "rate_limited" == one.record.outcome
 
 
 async def test_a_short_pause_is_waited_out(bench: Make) -> None:

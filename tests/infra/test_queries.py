@@ -137,7 +137,7 @@ def test_no_line_is_drawn_through_a_minute(read: dict[str, Analysis]) -> None:
 def test_refusals_do_not_hide_that_answers_are_slow(query: str, read: dict[str, Analysis]) -> None:
     """A caller over its budget who asks again and again gets its refusal in no time."""
     row = {"TimeGenerated": NIGHT - timedelta(minutes=9), "ItemCount": 1}
-    ended = [("succeeded", 40_000.0), *[("insufficient_quota", 1.0)] * 99]
+    ended = [("succeeded", 40_000.0), *[("over_budget", 1.0)] * 99]
     spans = [
         {**row, "DurationMs": took, "Properties": {"gateway.attempts": "1", "gateway.outcome": outcome}}
         for outcome, took in ended
