@@ -173,25 +173,3 @@ run "refuses_what_azure_would_refuse" {
     var.availability_test, var.app_settings, var.always_ready, var.alert_webhooks, var.provider_key_versions, var.max_body_bytes,
   ]
 }
-
-# The last runs of this file: they leave a state, as a first apply does.
-run "the_ledgers_account_is_made" {
-  plan_options {
-    target = [azurerm_storage_account.main]
-  }
-}
-
-# azurerm would replace the account, and with it the ledger.
-run "a_variable_alone_never_replaces_the_ledgers_account" {
-  command = plan
-
-  plan_options {
-    target = [azurerm_storage_account.main]
-  }
-
-  variables {
-    storage_replication = "ZRS"
-  }
-
-  expect_failures = [azurerm_storage_account.main]
-}

@@ -95,8 +95,34 @@ run "defaults" {
   }
 }
 
-run "everything_chosen" {
+# azurerm would replace the account that the run before has made, and with it the ledger.
+run "zones_never_replace_the_ledgers_account" {
   command = plan
+
+  variables {
+    storage_replication = "ZRS"
+  }
+
+  expect_failures = [azurerm_storage_account.main]
+}
+
+run "copies_in_another_region_are_in_the_same_account" {
+  command = plan
+
+  variables {
+    storage_replication = "GRS"
+  }
+
+  assert {
+    condition     = azurerm_storage_account.main.account_replication_type == "GRS"
+    error_message = "Azure changes this in place."
+  }
+}
+
+# Another installation, with a state of its own.
+run "everything_chosen" {
+  command   = plan
+  state_key = "chosen"
 
   variables {
     instance_memory_mb  = 4096
