@@ -31,7 +31,7 @@ package: .venv/bin/python ## make the package that Azure is sent, and say what i
 	@$(BIN)/python -m deploy package
 
 deploy: .venv/bin/python ## publish the code to the function app that Terraform made (needs az and terraform)
-	@$(BIN)/python -m deploy publish
+	@$(BIN)/python -u -m deploy publish
 
 bench: .venv/.dev ## measure against a bare pass-through and, if it installs, LiteLLM (needs cc)
 	@$(BIN)/python -m tests.bench.run

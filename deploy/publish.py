@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,10 @@ _TAKEN: Final = ("Deployment was successful", "host key", "host url", "/admin/ho
 """What the Azure CLI says when the app has the package and only its own look at the app failed, which it takes by the app's own
 address, half a minute long. Ours is the one that counts: it asks where callers do, and is patient."""
 
+_EARLY: Final = ("InaccessibleStorageException", "BlobUploadFailedException")
+"""What it says when the app may not write to its storage: after a first `terraform apply` its role takes minutes to spread."""
+_ASK_AGAIN = 20.0
+
 
 def publish(archive: Path, target: Target, history: History, *, patience: float = health.PATIENCE, say: Say = print) -> None:
     """Send a package and wait until it serves.
@@ -35,7 +40,7 @@ def publish(archive: Path, target: Target, history: History, *, patience: float 
     history.add(build, target.app, served=False)  # first: whatever ends this run, `rollback` knows what was sent
     say(f"Publishing {build} to {target.app}; Azure installs its requirements, which takes some minutes …")
     try:
-        send(archive, target, build=build, say=say)
+        send(archive, target, build=build, patience=patience, say=say)
         health.wait(target.endpoint, build=build, patience=patience, say=say)
     except DeployError as error:
         message = f"{error}\n{_way_back(before)}"
@@ -50,21 +55,18 @@ def publish(archive: Path, target: Target, history: History, *, patience: float 
     say(_way_back(before))
 
 
-def send(archive: Path, target: Target, *, build: str, say: Say = print) -> None:
+def send(archive: Path, target: Target, *, build: str, patience: float, say: Say = print) -> None:
     """Hand a package to the function app, to be built there; raise `DeployError` when the app does not take it.
 
-    The Azure CLI is not waited for once the package serves: some releases never end where the app's own address is closed.
+    While the app may not write to its storage yet it is tried again, for ``patience`` seconds. The Azure CLI is not waited for
+    once the package serves: some releases never end where the app's own address is closed.
     """
-    fresh = health.serving(target.endpoint) != build
-    code, said = programs.run_until(
-        lambda: fresh and health.serving(target.endpoint) == build,
-        "az",
-        *("functionapp", "deployment", "source", "config-zip", "--build-remote", "true"),
-        *("--subscription", target.subscription, "--resource-group", target.resource_group, "--name", target.app),
-        *("--src", str(archive), "--only-show-errors", "--output", "none"),
-        limit=_LONGEST,
-        pause=_PAUSE,
-    )
+    deadline = time.monotonic() + patience
+    code, said = _handed(archive, target, build)
+    while code and any(words in said for words in _EARLY) and time.monotonic() + _ASK_AGAIN < deadline:
+        say("  The app may not write to its storage yet: roles take minutes to spread. Trying again …")
+        time.sleep(_ASK_AGAIN)
+        code, said = _handed(archive, target, build)
     if code == 0 or code is None:
         return
     if any(words in said for words in _TAKEN):
@@ -76,6 +78,20 @@ def send(archive: Path, target: Target, *, build: str, say: Say = print) -> None
         f"{said or 'nothing'}"
     )
     raise DeployError(message)
+
+
+def _handed(archive: Path, target: Target, build: str) -> tuple[int | None, str]:
+    """Let the Azure CLI do it once; return its exit code, None when it was stopped, and its words."""
+    fresh = health.serving(target.endpoint) != build
+    return programs.run_until(
+        lambda: fresh and health.serving(target.endpoint) == build,
+        "az",
+        *("functionapp", "deployment", "source", "config-zip", "--build-remote", "true"),
+        *("--subscription", target.subscription, "--resource-group", target.resource_group, "--name", target.app),
+        *("--src", str(archive), "--only-show-errors", "--output", "none"),
+        limit=_LONGEST,
+        pause=_PAUSE,
+    )
 
 
 def logged_in(target: Target) -> None:

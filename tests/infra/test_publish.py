@@ -109,6 +109,7 @@ def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Azure]:
         monkeypatch.setenv("PATH", str(home), prepend=":")
         monkeypatch.setattr("deploy.health._PAUSE", 0.01)
         monkeypatch.setattr("deploy.publish._PAUSE", 600)  # the stand-in ends by itself
+        monkeypatch.setattr("deploy.publish._ASK_AGAIN", 0.01)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield found
