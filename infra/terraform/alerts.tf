@@ -34,6 +34,11 @@ resource "azurerm_monitor_action_group" "main" {
 }
 
 locals {
+  # Before the cap, whatever it is: beyond it nothing is taken in, and no rule sees anything until the next day.
+  alert_ingestion_usd = var.log_daily_quota_gb < 0 ? var.alert_thresholds.ingestion_usd_per_day : min(
+    var.alert_thresholds.ingestion_usd_per_day, floor(90 * var.log_daily_quota_gb * var.log_price_usd_per_gb) / 100
+  )
+
   # Severity: 0 somebody gets up, 1 today, 2 this week's business, 3 good to know.
   alert_rules = merge(
     {
@@ -73,10 +78,10 @@ locals {
         runbook  = "chains-that-do-not-end"
       }
       ingestion = {
-        severity = 3, query = "alert_ingestion", measure = "usd", dimension = null, threshold = var.alert_thresholds.ingestion_usd_per_day, operator = "GreaterThan"
+        severity = 3, query = "alert_ingestion", measure = "usd", dimension = null, threshold = local.alert_ingestion_usd, operator = "GreaterThan"
         window   = "P1D", every = "PT1H"
         title    = "Telemetry costs too much"
-        describe = "A day's logs and telemetry cost more than ${var.alert_thresholds.ingestion_usd_per_day} US dollars. Lower trace_sampling_ratio or diagnostic_logs; log_daily_quota_gb is the hard end."
+        describe = "A day's logs and telemetry cost more than ${local.alert_ingestion_usd} US dollars. Lower trace_sampling_ratio or diagnostic_logs; at log_daily_quota_gb nothing more is taken in until the next day, and no alert sees anything."
         runbook  = "when-an-alert-comes"
       }
     },

@@ -37,7 +37,7 @@ variable "alert_thresholds" {
     p95_seconds           = optional(number, 30)             # what 95 % of the callers of 15 minutes waited at most
     throttled_percent     = optional(number, 20)             # attempts a deployment refused, of 15 minutes
     queue_age_seconds     = optional(number, 900)            # oldest background work that has not begun
-    ingestion_usd_per_day = optional(number, 10)             # at log_price_usd_per_gb
+    ingestion_usd_per_day = optional(number, 10)             # at log_price_usd_per_gb; never above nine tenths of log_daily_quota_gb
     budget_percents       = optional(set(number), [80, 100]) # of the gateway's own budgets
     minimum_requests      = optional(number, 20)             # in 15 minutes; fewer say nothing of shares and percentiles
   })

@@ -119,6 +119,10 @@ run "as_it_comes" {
 
   # ---- alerts watch what nobody looks at
   assert {
+    condition     = azurerm_monitor_scheduled_query_rules_alert_v2.main["ingestion"].criteria[0].threshold == 10
+    error_message = "The threshold that comes with it is below the cap that comes with it."
+  }
+  assert {
     condition     = join(" ", keys(azurerm_monitor_scheduled_query_rules_alert_v2.main)) == "breakers budget-100 budget-80 error-rate ingestion latency queue-age throttling"
     error_message = "Error rate, p95, every breaker open, budget thresholds, throttling, queue age, ingestion cost."
   }
@@ -172,6 +176,7 @@ run "as_the_operator_wants_it" {
       budget_percents  = [50]
     }
     log_price_usd_per_gb       = 3.5
+    log_daily_quota_gb         = 1
     diagnostic_metrics_enabled = true
     diagnostic_logs            = { storage = [], key_vault = [] }
     front_door_enabled         = true
@@ -186,6 +191,10 @@ run "as_the_operator_wants_it" {
   assert {
     condition     = strcontains(azurerm_monitor_scheduled_query_rules_alert_v2.main["throttling"].criteria[0].query, "let least_attempts = 7;") && strcontains(azurerm_monitor_scheduled_query_rules_alert_v2.main["ingestion"].criteria[0].query, "let usd_per_gb = 3.5;")
     error_message = "The least number and the price must reach the queries."
+  }
+  assert {
+    condition     = azurerm_monitor_scheduled_query_rules_alert_v2.main["ingestion"].criteria[0].threshold == 3.15
+    error_message = "Who is to be told before the cap is reached must be told at less than the cap costs."
   }
   assert {
     condition     = contains(keys(azurerm_monitor_scheduled_query_rules_alert_v2.main), "budget-50") && !contains(keys(azurerm_monitor_scheduled_query_rules_alert_v2.main), "budget-80")
