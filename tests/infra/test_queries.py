@@ -147,6 +147,18 @@ def test_refusals_do_not_hide_that_answers_are_slow(query: str, read: dict[str, 
     assert [40.0] == [row["p95"] for row in found] if query != "health_now" else "40.0 s" in [row["value"] for row in found]
 
 
+def test_the_end_of_the_time_range_is_its_end(read: dict[str, Analysis]) -> None:
+    """Work that waited nine minutes ago, and has begun since, does not wait."""
+    aged = {9: 4_000.0, 1: 0.0}
+    rows = [
+        {"TimeGenerated": NIGHT - timedelta(minutes=ago), "Name": "gateway.queue.age", "Sum": age, "AppRoleInstance": str(ago)}
+        for ago, age in aged.items()
+    ]
+
+    found = run(read["health_now"], workspace(AppMetrics=rows), NIGHT).rows
+    assert ["0.0 s"] == [row["value"] for row in found if row["figure"] == "Oldest waiting"]
+
+
 def test_an_alert_says_what_to_do() -> None:
     """Where it sends whoever it woke there is a page of the runbook."""
     anchors = re.findall(r'runbook  = "([\w-]+)"|runbook\.md#([\w-]+)', (TERRAFORM / "alerts.tf").read_text(encoding="utf-8"))
