@@ -186,6 +186,34 @@ resource "azurerm_api_management_product_api" "gateway" {
   resource_group_name = azurerm_resource_group.main.name
 }
 
+# Who asks whether the gateway is alive (`make deploy`, a probe) has no subscription: this path is open, as it is at the gateway
+# itself, and the longest path of an API wins. What is below it is for the gateway's administrators, who send their key.
+resource "azurerm_api_management_api" "health" {
+  count = var.api_management_enabled && var.api_management_subscription_required ? 1 : 0
+
+  name                  = "health"
+  resource_group_name   = azurerm_resource_group.main.name
+  api_management_name   = azurerm_api_management.main[0].name
+  revision              = "1"
+  display_name          = "Switchyard's health"
+  path                  = "v1/health"
+  protocols             = ["https"]
+  service_url           = "${local.endpoint}/v1/health"
+  subscription_required = false
+}
+
+resource "azurerm_api_management_api_operation" "health" {
+  for_each = length(azurerm_api_management_api.health) == 0 ? {} : { live = "/live", report = "/" }
+
+  operation_id        = each.key
+  api_name            = azurerm_api_management_api.health[0].name
+  api_management_name = azurerm_api_management.main[0].name
+  resource_group_name = azurerm_resource_group.main.name
+  display_name        = "GET /v1/health${each.value}"
+  method              = "GET"
+  url_template        = each.value
+}
+
 resource "azurerm_api_management_logger" "telemetry" {
   count = var.api_management_enabled ? 1 : 0
 

@@ -41,7 +41,7 @@ variable "api_management_subscription_required" {
   type        = bool
   default     = false
   nullable    = false
-  description = "Want a subscription key of API Management (header Ocp-Apim-Subscription-Key) beside the gateway's own. OpenAI's SDKs then need it as a default header."
+  description = "Want a subscription key of API Management (header Ocp-Apim-Subscription-Key) beside the gateway's own. OpenAI's SDKs then need it as a default header. Only /v1/health stays open for probes."
 }
 
 variable "api_management_calls_per_minute" {

@@ -78,6 +78,10 @@ run "in_the_private_network_with_limits_and_subscriptions" {
     condition     = length(azurerm_api_management_product_api.gateway) == 1 && azurerm_api_management_api.gateway[0].subscription_required
     error_message = "Subscriptions belong to a product of this API."
   }
+  assert {
+    condition     = !azurerm_api_management_api.health[0].subscription_required && azurerm_api_management_api.health[0].path == "v1/health" && azurerm_api_management_api_operation.health["live"].url_template == "/live"
+    error_message = "Whoever looks whether the gateway is alive has no subscription."
+  }
 }
 
 run "warns_of_consumption" {
