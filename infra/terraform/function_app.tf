@@ -160,6 +160,10 @@ resource "azapi_resource" "function_app" {
   ]
 
   lifecycle {
+    # Of siteConfig above this alone comes back with the app, the rest as null. Should Azure not take it on Flex Consumption, every
+    # plan would want to change it again.
+    ignore_changes = [body.properties.siteConfig.http20Enabled]
+
     precondition {
       condition     = length(local.settings_taken) == 0
       error_message = "app_settings has a setting that Terraform makes itself: ${join(", ", local.settings_taken)}. Use its variable instead."
