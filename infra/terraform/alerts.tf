@@ -77,6 +77,13 @@ locals {
         describe = "The oldest piece of background work has waited longer than ${var.alert_thresholds.queue_age_seconds} s to begin. See the workbook, Inside."
         runbook  = "chains-that-do-not-end"
       }
+      budget-refusals = {
+        severity = 1, query = "alert_refusals", measure = "refused", dimension = "asked_by", threshold = 0, operator = "GreaterThan"
+        window   = "PT15M", every = "PT15M"
+        title    = "A budget refuses calls"
+        describe = "Callers of this project got 429 insufficient_quota within 15 minutes: what their call may cost does not fit into what is left of a hard budget, or has no known price. See the workbook, Budgets."
+        runbook  = "a-budget-is-exhausted"
+      }
       ingestion = {
         severity = 3, query = "alert_ingestion", measure = "usd", dimension = null, threshold = local.alert_ingestion_usd, operator = "GreaterThan"
         window   = "P1D", every = "PT1H"
@@ -87,10 +94,11 @@ locals {
     },
     {
       for percent in var.alert_thresholds.budget_percents : "budget-${percent}" => {
-        severity = percent >= 100 ? 1 : 2, query = "alert_budgets", measure = "spent_percent", dimension = "budget", threshold = percent, operator = "GreaterThanOrEqual"
+        severity = percent >= 100 ? 1 : 2, query = "alert_budgets", measure = "spent_percent", dimension = "budget", threshold = min(percent, 99.9), operator = "GreaterThanOrEqual"
         window   = "PT1H", every = "PT15M"
+        # A hard budget is never spent to the last cent: 99.9 % of it is all of it, as for the gateway's own alerts.
         title    = percent >= 100 ? "A budget is exhausted" : "${percent} % of a budget are spent"
-        describe = "One of the gateway's own budgets reached ${percent} % of its limit; a hard one refuses calls at 100 %. See the workbook, Budgets."
+        describe = "One of the gateway's own budgets reached ${percent} % of its limit; a hard one refuses what no longer fits. See the workbook, Budgets."
         runbook  = "a-budget-is-exhausted"
       }
     },

@@ -179,6 +179,7 @@ locals {
             visualization            = local.workbook_visualization[item.show]
             chartSettings = item.show == "table" ? null : { for name, setting in {
               showLegend          = true
+              showMetrics         = item.show == "lines" ? false : null # Under the chart: sums, which percentiles and shares have none of.
               xAxis               = "TimeGenerated"
               yAxis               = try([item.value], null)
               group               = try(item.group, null)

@@ -204,6 +204,23 @@ def requests_not_answered(ask: Ask, books: Books) -> Iterator[Finding]:
     yield Finding("by outcome and project: the usage log", found, dict(wanted))
 
 
+def budget_refusals(ask: Ask, books: Books) -> Iterator[Finding]:
+    """Whom a budget refused; the script lets one run out."""
+    yield from _refused(ask("budget_refusals"), books)
+
+
+def alert_refusals(ask: Ask, books: Books) -> Iterator[Finding]:
+    """The same, for the alert; nothing once it is over."""
+    yield from _refused(ask("alert_refusals"), books)
+    yield Finding("an hour later", list(ask("alert_refusals", now=books.ended + timedelta(hours=1))), [])
+
+
+def _refused(rows: Sequence[Row], books: Books) -> Iterator[Finding]:
+    wanted = Counter(record.project for record in books.records if record.outcome == "over_budget")
+    yield Finding("refused by project: the usage log", added(rows, ["asked_by"], "refused"), dict(wanted))
+    yield Finding("somebody was refused", bool(wanted), True)
+
+
 def failed_requests(ask: Ask, books: Books) -> Iterator[Finding]:
     """The newest requests that failed, each with what was written down of it."""
     rows = ask("failed_requests")
@@ -378,6 +395,8 @@ def telemetry_dropped(ask: Ask, books: Books) -> Iterator[Finding]:
 CHECKS: Final[Mapping[str, Callable[[Ask, Books], Iterator[Finding]]]] = {
     check.__name__: check
     for check in (
+        alert_refusals,
+        budget_refusals,
         choices_of_model,
         choices_of_project,
         cost_by_model,

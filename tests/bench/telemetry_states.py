@@ -294,7 +294,7 @@ def _shares(books: Books) -> dict[str, Near]:
 
 
 def _verdict(spent: float, line: float, limit: float) -> str:
-    if spent >= limit:
+    if spent >= 0.999 * limit:
         return "exhausted"
     if line > limit:
         return "will run out"

@@ -56,7 +56,8 @@ def items() -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def read() -> dict[str, Analysis]:
     """Return the queries as the language service reads them, and the mistakes: one run of it for all."""
-    return analyse({**asked(), **in_workbook(), **PLANTED})
+    month = {"instances, over a month": setting(texts()["instances"], "since", "ago(30d)")}
+    return analyse({**asked(), **in_workbook(), **month, **PLANTED})
 
 
 def test_every_query_is_one_that_a_workspace_takes(read: dict[str, Analysis]) -> None:
@@ -157,6 +158,35 @@ def test_the_end_of_the_time_range_is_its_end(read: dict[str, Analysis]) -> None
 
     found = run(read["health_now"], workspace(AppMetrics=rows), NIGHT).rows
     assert ["0.0 s"] == [row["value"] for row in found if row["figure"] == "Oldest waiting"]
+
+
+def test_a_hard_budget_that_refuses_is_told_of(read: dict[str, Analysis]) -> None:
+    """It refuses what no longer fits, or has no price, and never comes to 100 %: nothing else would ring."""
+    at = NIGHT - timedelta(minutes=3)
+    rows: list[Row] = [
+        {
+            "TimeGenerated": at,
+            "Name": "gateway.requests",
+            "Sum": 2.0,
+            "Properties": {"gateway.project": "shop", "gateway.outcome": outcome},
+        }
+        for outcome in ("over_budget", "rate_limited", "succeeded")
+    ]
+    tables = workspace(AppMetrics=[*rows, *of_budget("b", at, 97)])
+
+    assert [97.0] == [row["spent_percent"] for row in run(read["alert_budgets"], tables, NIGHT).rows]
+    assert [{"asked_by": "shop", "refused": 2.0}] == list(run(read["alert_refusals"], tables, NIGHT).rows)
+
+
+def test_instances_are_those_at_once(read: dict[str, Analysis]) -> None:
+    """One that is replaced every hour is one, however long the time step."""
+    rows = [
+        {"TimeGenerated": NIGHT - timedelta(hours=hour), "Name": "gateway.requests", "Sum": 1.0, "AppRoleInstance": str(hour)}
+        for hour in range(1, 24)
+    ]
+    month = read["instances, over a month"]
+
+    assert {1} == {row["instances"] for row in run(month, workspace(AppMetrics=rows), NIGHT).rows}
 
 
 def test_an_alert_says_what_to_do() -> None:

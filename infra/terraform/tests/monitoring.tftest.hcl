@@ -103,6 +103,13 @@ run "as_it_comes" {
     error_message = "People need a link that opens it."
   }
 
+  assert {
+    condition = alltrue(flatten([for group in local.workbook_groups : [for item in group.content.items :
+      jsondecode(jsonencode(item.content)).chartSettings.showMetrics == false if try(item.content.visualization, "") == "timechart"
+    ]]))
+    error_message = "The portal adds a line's points up under the chart: of percentiles and shares that is nothing."
+  }
+
   # ---- the dashboard asks the same queries
   assert {
     condition     = length(azapi_resource.dashboard.body.properties.lenses[0].parts) == length(local.dashboard_plan.tiles) + 1
@@ -123,8 +130,12 @@ run "as_it_comes" {
     error_message = "The threshold that comes with it is below the cap that comes with it."
   }
   assert {
-    condition     = join(" ", keys(azurerm_monitor_scheduled_query_rules_alert_v2.main)) == "breakers budget-100 budget-80 error-rate ingestion latency queue-age throttling"
-    error_message = "Error rate, p95, every breaker open, budget thresholds, throttling, queue age, ingestion cost."
+    condition     = join(" ", keys(azurerm_monitor_scheduled_query_rules_alert_v2.main)) == "breakers budget-100 budget-80 budget-refusals error-rate ingestion latency queue-age throttling"
+    error_message = "Error rate, p95, every breaker open, budget thresholds and refusals, throttling, queue age, ingestion cost."
+  }
+  assert {
+    condition     = azurerm_monitor_scheduled_query_rules_alert_v2.main["budget-100"].criteria[0].threshold == 99.9 && azurerm_monitor_scheduled_query_rules_alert_v2.main["budget-80"].criteria[0].threshold == 80
+    error_message = "A hard budget is never spent to its last cent."
   }
   assert {
     condition     = alltrue([for rule in azurerm_monitor_scheduled_query_rules_alert_v2.main : rule.enabled && rule.auto_mitigation_enabled])
