@@ -251,12 +251,17 @@ def test_one_that_was_stopped_in_the_middle_can_be_taken_back(azure: Azure) -> N
     (azure.home / "afterwards").write_text("touch waiting; sleep 600\n")
 
     command = [sys.executable, "-m", "deploy", "--root", str(azure.root), "publish"]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job hands on that it is ignored
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as running:
-        deadline = time.monotonic() + 120
-        while not (azure.home / "waiting").exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        running.send_signal(signal.SIGINT)
-        _, said = running.communicate(timeout=120)
+        signal.signal(signal.SIGINT, before)
+        try:
+            deadline = time.monotonic() + 120
+            while not (azure.home / "waiting").exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            running.send_signal(signal.SIGINT)
+            _, said = running.communicate(timeout=120)
+        finally:
+            running.kill()
 
     assert 1 == running.returncode
     assert "Stopped. Azure may go on" in said
