@@ -131,10 +131,10 @@ async def test_idle_deadline(transport: HttpTransport) -> None:
 
 async def test_slow_drip_is_not_idle(transport: HttpTransport) -> None:
     """A slow stream goes on as long as no pause reaches ``idle``, however long it takes in all."""
-    async with serving(answering(CHUNKED, *[b"1\r\nx\r\n"] * 20, b"0\r\n\r\n", pause=0.02)) as server:
+    async with serving(answering(CHUNKED, *[b"1\r\nx\r\n"] * 17, b"0\r\n\r\n", pause=0.1)) as server:
         response = await transport.send(post(server.url), connect=2, head=2)
 
-        assert b"x" * 20 == b"".join([part async for part in response.chunks(0.2)])
+        assert b"x" * 17 == b"".join([part async for part in response.chunks(1.5)])
 
 
 async def test_hang_in_a_whole_body(transport: HttpTransport) -> None:
