@@ -29,8 +29,10 @@ def tell_breakers(gateway: Gateway) -> None:
 async def tell(gateway: Gateway) -> None:
     """Tell how budgets and the work in the background stand. Raise `StorageUnavailableError`: the next time tells again."""
     if gateway.tells:
-        gateway.telemetry.gauge([measured for each in await balances(gateway) for measured in budget_gauges(*each)])
-        gateway.telemetry.gauge(queue_gauges(await gateway.chains.queue(), gateway.clock.now()))
+        found, now = await balances(gateway), gateway.clock.now()
+        gateway.telemetry.gauge([measured for each in found for measured in budget_gauges(*each)])
+        gateway.telemetry.gauge([measured for budget, _ in found for measured in period_gauges(budget, now)])
+        gateway.telemetry.gauge(queue_gauges(await gateway.chains.queue(), now))
 
 
 def breakers(gateway: Gateway) -> list[Measurement]:
@@ -71,11 +73,23 @@ async def balances(gateway: Gateway) -> list[tuple[Budget, Balance]]:
 
 def budget_gauges(budget: Budget, balance: Balance) -> list[Measurement]:
     """Return a budget's gauges, in nano-USD; those of a project's budget name it. A forecast needs the cycle."""
-    where: dict[str, Attribute] = {semconv.BUDGET: budget.id, semconv.CYCLE: budget.cycle.value}
-    if budget.scope.kind is ScopeKind.PROJECT:
-        where[semconv.PROJECT] = budget.scope.name
+    where = _budget(budget)
     values = ((semconv.BUDGET_LIMIT, balance.limit), (semconv.BUDGET_SPENT, balance.spent), (semconv.BUDGET_HELD, balance.held))
     return [Measurement(instrument, value, where) for instrument, value in values]
+
+
+def period_gauges(budget: Budget, now: float) -> list[Measurement]:
+    """Return the bounds of a budget's period where its days are not UTC's, which who reads telemetry can't know."""
+    period = period_of(budget.cycle, budget.time_zone, now)
+    if period.start is None or period.end is None or period == period_of(budget.cycle, "UTC", now):
+        return []
+    where = _budget(budget)
+    return [Measurement(semconv.BUDGET_BEGAN, period.start, where), Measurement(semconv.BUDGET_ENDS, period.end, where)]
+
+
+def _budget(budget: Budget) -> dict[str, Attribute]:
+    of_project = {semconv.PROJECT: budget.scope.name} if budget.scope.kind is ScopeKind.PROJECT else {}
+    return {semconv.BUDGET: budget.id, semconv.CYCLE: budget.cycle.value, **of_project}
 
 
 def queue_gauges(queue: Queue, now: float) -> Sequence[Measurement]:

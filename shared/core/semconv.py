@@ -220,6 +220,16 @@ BUDGET_SPENT: Final = Instrument(
 BUDGET_HELD: Final = Instrument(
     "gateway.budget.held", InstrumentKind.GAUGE, "{nano_usd}", "What is held for calls in flight.", _OF_BUDGETS
 )
+BUDGET_BEGAN: Final = Instrument(
+    "gateway.budget.period.start",
+    InstrumentKind.GAUGE,
+    "s",
+    "When the period of a budget with days of its own began, in seconds since 1970. Days of UTC need no telling.",
+    _OF_BUDGETS,
+)
+BUDGET_ENDS: Final = Instrument(
+    "gateway.budget.period.end", InstrumentKind.GAUGE, "s", "When that period ends, in seconds since 1970.", _OF_BUDGETS
+)
 QUEUE_DEPTH: Final = Instrument(
     "gateway.queue.depth", InstrumentKind.GAUGE, "{chain}", "Background work that has not ended, by state.", (QUEUE_STATE,)
 )
@@ -246,6 +256,8 @@ INSTRUMENTS: Final = (
     BUDGET_LIMIT,
     BUDGET_SPENT,
     BUDGET_HELD,
+    BUDGET_BEGAN,
+    BUDGET_ENDS,
     QUEUE_DEPTH,
     QUEUE_AGE,
     DROPPED,

@@ -196,6 +196,7 @@ async def _set_up(gateway: Gateway, books: Books) -> dict[str, list[str]]:
         ("tiny-ever", {"kind": "project", "name": TINY}, "0.000000050", "total", True),
     ):
         body = {"id": name, "name": name, "scope": scope, "limit_usd": limit, "cycle": cycle, "hard": hard}
+        body |= {"time_zone": "Asia/Tokyo"} if cycle == "day" else {}
         assert (await gateway.call("POST", "/v1/budgets", body))[0] == 201
     tokens: dict[str, list[str]] = {}
     for project in ("alpha", "alpha", "beta", TINY):

@@ -134,6 +134,21 @@ def test_no_line_is_drawn_through_a_minute(read: dict[str, Analysis]) -> None:
     assert wanted == [(row["budget"], row["verdict"], row["projected_usd"]) for row in found]
 
 
+def test_a_budget_with_days_of_its_own_is_judged_by_them(read: dict[str, Analysis]) -> None:
+    """A dollar by one in the morning, in a place where that is UTC's evening, is many by the end of that day."""
+    began = NIGHT - timedelta(hours=1)
+    told = {"gateway.budget.id": "away", "gateway.budget.cycle": "day"}
+    bounds = {"period.start": began.timestamp(), "period.end": (began + timedelta(days=1)).timestamp()}
+    rows = [
+        {"TimeGenerated": NIGHT, "Name": f"gateway.budget.{what}", "Sum": value, "Properties": told}
+        for what, value in {"limit": 10e9, "spent": 1e9, "held": 0.0, **bounds}.items()
+    ]
+
+    (found,) = run(read["budget_forecast"], workspace(AppMetrics=rows), NIGHT).rows
+    assert ("will run out", 24.0, began + timedelta(days=1)) == (found["verdict"], found["projected_usd"], found["ends"])
+    assert began + timedelta(hours=10) == found["runs_out"]
+
+
 @pytest.mark.parametrize("query", ["latency_percentiles", "health_now"])
 def test_refusals_do_not_hide_that_answers_are_slow(query: str, read: dict[str, Analysis]) -> None:
     """A caller over its budget who asks again and again gets its refusal in no time."""

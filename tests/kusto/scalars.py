@@ -148,6 +148,7 @@ STRICT: Final[Mapping[str, Callable[..., Value]]] = {
     "substring": lambda text, start, length=None: text[start:] if length is None else text[start : start + length],
     "tolower": str.lower,
     "toupper": str.upper,
+    "unixtime_seconds_todatetime": lambda seconds: datetime.fromtimestamp(seconds, UTC),
     "trim": lambda pattern, text: re.sub(rf"^(?:{pattern})|(?:{pattern})$", "", text),
 }
 """Functions that give null when any argument is null."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from shared.background import start
 from shared.chains import Queue
 from shared.core import semconv
+from shared.core.budgets import Budget, Cycle, Scope, ScopeKind
 from shared.core.failures import Failed, FailureKind
 from shared.core.registry import Registry
 from shared.core.semconv import Instrument
 from shared.core.telemetry import Attribute
 from shared.executor import ask
-from shared.gauges import queue_gauges, tell, tell_breakers
+from shared.gauges import period_gauges, queue_gauges, tell, tell_breakers
 from shared.ports import Tables
 from tests.chains.inline import InlineEngine
 from tests.chains.test_background import new
@@ -63,6 +65,21 @@ async def test_budgets_and_the_queue_are_told(bench: Make) -> None:
     assert {name: 0} == told(telemetry, semconv.BUDGET_HELD, semconv.BUDGET)
     assert {"queued": 1, "running": 0, "waiting": 0, "other": 0} == told(telemetry, semconv.QUEUE_DEPTH, semconv.QUEUE_STATE)
     assert 60 == telemetry.gauges[semconv.QUEUE_AGE.name, frozenset()]
+
+
+def test_a_budget_with_days_of_its_own_tells_its_period() -> None:
+    """Who reads telemetry has no time zones: in New York the month begins at five in the morning, or four, of UTC."""
+    morning = datetime(2026, 11, 23, 12, tzinfo=UTC).timestamp()
+    ours = Budget("b", "b", Scope(ScopeKind.ORGANIZATION), USD, Cycle.MONTH, time_zone="America/New_York")
+
+    bounds = {measured.instrument: datetime.fromtimestamp(measured.value, UTC) for measured in period_gauges(ours, morning)}
+    wanted = {
+        semconv.BUDGET_BEGAN: datetime(2026, 11, 1, 4, tzinfo=UTC),
+        semconv.BUDGET_ENDS: datetime(2026, 12, 1, 5, tzinfo=UTC),
+    }
+    assert wanted == bounds
+    assert [] == period_gauges(replace(ours, time_zone="UTC"), morning)
+    assert [] == period_gauges(replace(ours, cycle=Cycle.TOTAL), morning)
 
 
 async def test_nothing_is_read_when_nothing_is_told(bench: Make) -> None:
