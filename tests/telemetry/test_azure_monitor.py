@@ -18,7 +18,8 @@ from shared.core import semconv
 from shared.core.telemetry import Content, Measurement, Span, SpanKind, TraceContext
 from shared.core.traceparent import is_sampled
 from shared.tracing import SERVED, Served
-from tests.telemetry.ingestion import KEY, Envelope, Ingestion
+from tests.telemetry.endpoint import Answer, Post
+from tests.telemetry.ingestion import KEY, Envelope, Ingestion, parse
 from tests.telemetry.scenes import attempt, failed, request, telling, to_azure, until
 
 TRACE = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "b7ad6b7169203331")
@@ -177,6 +178,31 @@ async def test_the_exporter_talks_to_the_ingestion_endpoint_and_to_nobody_else()
     assert not [envelope for envelope in ingestion.of("MetricData") if base(envelope)["metrics"][0]["name"].startswith("_")]
 
 
+@pytest.mark.parametrize(("status", "lost"), [(429, 0), (400, 1)])
+async def test_what_is_not_taken_of_a_batch_is_sent_with_the_next(status: int, lost: int) -> None:
+    """Each span arrives once when it may be taken later; what never will be is not sent for ever."""
+    taken: list[str] = []
+    refusals: list[str] = []
+
+    def answer(post: Post) -> Answer:
+        found = [base(each)["id"] for each in parse(post.body) if each["data"]["baseType"] == "RemoteDependencyData"]
+        refused = found[:1] if len(found) > 1 and not refusals else []
+        refusals.extend(refused)
+        taken.extend(found[len(refused) :])
+        errors = [{"index": place, "statusCode": status, "message": "no"} for place, _ in enumerate(refused)]
+        return Answer(206 if errors else 200, json.dumps({"itemsReceived": 9, "itemsAccepted": 9, "errors": errors}).encode())
+
+    with Ingestion() as ingestion:
+        ingestion.answer = answer
+        async with telling(to_azure(ingestion)) as telemetry:
+            telemetry.ended(request("req_1", attempt(1)), telemetry.trace(None))
+            await until(lambda: taken)
+            telemetry.ended(request("req_2", attempt(1)), telemetry.trace(None))
+
+    assert 4 - lost == len(taken) == len(set(taken))
+    assert (lost == 0) == (refusals[0] in taken)
+
+
 def test_our_envelopes_are_the_exporters_and_what_it_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each new version of the exporter is held against ours: we make them only because we are faster."""
     for name in azure_monitor._SILENT:
@@ -216,7 +242,7 @@ def test_our_envelopes_are_the_exporters_and_what_it_leaves_out(monkeypatch: pyt
         "connection_string": f"InstrumentationKey={KEY};IngestionEndpoint=http://127.0.0.1:9/",
         "disable_offline_storage": True,
     }
-    theirs, ours = AzureMonitorTraceExporter(**given), azure_monitor._Spans(**given)
+    theirs, ours = AzureMonitorTraceExporter(**given), azure_monitor._Spans(azure_monitor._Heard(), **given)
     for value in values:
         span = otel.readable(value, who, 0.25)
         expected: Any = json.loads(json.dumps(theirs._span_to_envelope(span), cls=SdkJSONEncoder, exclude_readonly=True))
@@ -250,7 +276,7 @@ def test_our_metrics_envelopes_are_the_exporters(monkeypatch: pytest.MonkeyPatch
         "connection_string": f"InstrumentationKey={KEY};IngestionEndpoint=http://127.0.0.1:9/",
         "disable_offline_storage": True,
     }
-    theirs, ours = AzureMonitorMetricExporter(**given), azure_monitor._Metrics(**given)
+    theirs, ours = AzureMonitorMetricExporter(**given), azure_monitor._Metrics(azure_monitor._Heard(), **given)
     for point in points:
         made = theirs._point_to_envelope(point, "gateway.cost", who, otel.SCOPE)
         expected = json.loads(json.dumps(made, cls=SdkJSONEncoder, exclude_readonly=True))

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from azure.core.pipeline.policies import SansIOHTTPPolicy
 from azure.monitor.opentelemetry.exporter import AzureMonitorLogExporter, AzureMonitorMetricExporter, AzureMonitorTraceExporter
+from azure.monitor.opentelemetry.exporter.export._base import BaseExporter
 from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk.metrics.export import HistogramDataPoint, MetricsData
 from opentelemetry.sdk.trace import ReadableSpan
@@ -32,6 +33,10 @@ MAX_NAME: Final = 1_024
 MAX_PROPERTY: Final = 8_192
 MAX_MESSAGES: Final = 262_144
 """Characters that Application Insights keeps of a name, of a property, and of one that holds messages."""
+PARTLY: Final = 206
+"""What the endpoint answers when it took some of a batch; it says which it did not take, and why."""
+KEPT: Final = 2_000
+"""Envelopes that are kept of such a batch, and sent with the next one."""
 LATER: Final = frozenset({401, 403, 408, 429, 500, 502, 503, 504})
 _ADVICE: Final = {
     400: "400: the connection string names no Application Insights, or the exporter sent what it does not understand",
@@ -59,16 +64,20 @@ class _Heard:
     def __init__(self) -> None:
         self.status: int | None = None
         self.wait = 0.0
+        self.not_taken: dict[int, int] = {}
+        """Of a batch that was taken in part: which of it were not, by their place in it, and each one's status."""
 
     def forget(self) -> None:
         """Prepare for the next answer."""
-        self.status, self.wait = None, 0.0
+        self.status, self.wait, self.not_taken = None, 0.0, {}
 
     def __call__(self, response: Any) -> None:
         """Take an answer."""
         self.status = response.http_response.status_code
         asked = response.http_response.headers.get("retry-after", "")
         self.wait = float(asked) if asked.isascii() and asked.isdigit() else 0.0
+        if self.status == PARTLY:
+            self.not_taken = {error["index"]: error["statusCode"] for error in response.http_response.json()["errors"]}
 
     def outcome(self, result: Any) -> Sent:
         """Return what became of the batch whose answer this was."""
@@ -81,15 +90,36 @@ class _Heard:
         return Sent(Fate.LATER if status in LATER else Fate.REFUSED, why, self.wait)
 
 
-class _Spans(AzureMonitorTraceExporter):
+class _InParts(BaseExporter):
+    """An exporter that sends again what was not taken of a batch, with the next one: by itself it would drop that."""
+
+    def __init__(self, heard: _Heard, **given: Any) -> None:
+        super().__init__(**given)
+        self._heard = heard
+        self._again: list[Any] = []
+
+    def _transmit(self, envelopes: list[Any], *given: Any, **named: Any) -> Any:
+        before, self._again = self._again, []
+        batch = [*before, *envelopes]
+        result = super()._transmit(batch, *given, **named)
+        statuses = self._heard.not_taken
+        if 0 < len(statuses) <= KEPT and LATER.issuperset(statuses.values()):
+            self._again = [envelope for place, envelope in enumerate(batch) if place in statuses]
+            return type(result)["SUCCESS"]
+        if result.name != "SUCCESS" and self._heard.status in {None, *LATER}:
+            self._again = before  # who called tries its own again
+        return result
+
+
+class _Spans(_InParts, AzureMonitorTraceExporter):
     """The exporter, with envelopes of our own making: as it makes them, and with what it leaves out.
 
     It takes a third of a millisecond for a span, nearly all of it in generated models that its client does not ask for. So the
     first span is converted by it, and what that envelope says of this process is kept for all. A test compares the two.
     """
 
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**given)
+    def __init__(self, heard: _Heard, **given: Any) -> None:
+        super().__init__(heard, **given)
         self._process: dict[str, str] | None = None
         self._breath = Breath()
 
@@ -151,14 +181,14 @@ def _duration(nanoseconds: int) -> str:
     return f"{hours // 24}.{hours % 24:02}:{minutes % 60:02}:{seconds % 60:02}.{milliseconds % 1_000:03}"
 
 
-class _Metrics(AzureMonitorMetricExporter):
+class _Metrics(_InParts, AzureMonitorMetricExporter):
     """The exporter, with envelopes of our own making for the same reason, and as it makes them.
 
     It takes a quarter of a millisecond for a value; many keys at many deployments have thousands of them in a minute.
     """
 
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**given)
+    def __init__(self, heard: _Heard, **given: Any) -> None:
+        super().__init__(heard, **given)
         self._process: dict[str, str] | None = None
         self._namespace: dict[str, str] = {}
         self._breath = Breath()
@@ -187,7 +217,7 @@ class _Metrics(AzureMonitorMetricExporter):
         }
 
 
-class _Logs(AzureMonitorLogExporter):
+class _Logs(_InParts, AzureMonitorLogExporter):
     """The exporter, without its ids of zeros: lines of no request would all seem to be of one."""
 
     def _log_to_envelope(self, readable_log_record: ReadableLogRecord) -> Any:
@@ -217,7 +247,7 @@ def open_exporters(connection_string: str, credential: Callable[[], object] | No
         "raw_response_hook": heard,
         "http_logging_policy": SansIOHTTPPolicy(),  # it would log every export
     }
-    spans, metrics, logs = _Spans(**given), _Metrics(**given), _Logs(**given)
+    spans, metrics, logs = _Spans(heard, **given), _Metrics(heard, **given), _Logs(heard, **given)
 
     def send_spans(batch: Sequence[ReadableSpan]) -> Sent:
         heard.forget()
